@@ -1,0 +1,34 @@
+"""Dataclasses to and from dictionaries, through pydantic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import pydantic
+
+_T = TypeVar("_T")
+_ADAPTER = "__cqrs_type_adapter__"
+
+
+def dataclass_to_dict(instance: object) -> dict[str, Any]:
+    """The fields of ``instance`` under their own names, nested dataclasses as dictionaries."""
+    dumped: dict[str, Any] = _adapter(type(instance)).dump_python(instance)
+    return dumped
+
+
+def dataclass_from_dict(klass: type[_T], fields: Mapping[str, Any]) -> _T:
+    """An instance of ``klass``, its fields converted to their declared types.
+
+    :raises pydantic.ValidationError: a field is missing or does not convert.
+    """
+    return _adapter(klass).validate_python(fields)
+
+
+def _adapter(klass: type[_T]) -> pydantic.TypeAdapter[_T]:
+    # Kept in the class's own namespace: it is built once a class and dies with it.
+    adapter: pydantic.TypeAdapter[_T] | None = klass.__dict__.get(_ADAPTER)
+    if adapter is None:
+        adapter = pydantic.TypeAdapter(klass)
+        setattr(klass, _ADAPTER, adapter)
+    return adapter

@@ -1,0 +1,188 @@
+"""Every error this library raises of its own accord.
+
+The tree::
+
+    CQRSError
+    ├── ConfigurationError                     found while wiring, before any request
+    │   ├── BindingError                       (TypeError)
+    │   │   ├── RequestHandlerTypeError
+    │   │   ├── EventHandlerTypeError
+    │   │   └── SagaTypeError
+    │   ├── AlreadyBoundError                  (KeyError)
+    │   ├── MiddlewareTypeError                (TypeError)
+    │   ├── ContainerNotAttachedError          (ValueError)
+    │   ├── MessageBrokerNotConfiguredError    (RuntimeError)
+    │   └── MissingDependencyError             (ImportError)
+    ├── RequestHandlerDoesNotExist
+    ├── SagaDoesNotExist
+    ├── SagaConcurrencyError
+    ├── DependencyResolutionError              (ValueError)
+    └── StreamError                            (RuntimeError)
+        ├── StreamUsageError
+        └── StreamAlreadyStartedError
+
+An error that replaces a built-in one inherits from it as well, so that code which catches the
+built-in error keeps working.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class CQRSError(Exception):
+    """The root of all errors of this library: ``except CQRSError`` catches each of them."""
+
+
+class ConfigurationError(CQRSError):
+    """The application is wired wrongly. Raised while binding or bootstrapping, or at first use."""
+
+
+class BindingError(ConfigurationError, TypeError):
+    """Something that cannot serve as a handler, a message or a fallback was bound."""
+
+
+class RequestHandlerTypeError(BindingError):
+    """What was bound to a request is not a handler for it."""
+
+
+class EventHandlerTypeError(BindingError):
+    """What was bound to an event is not a handler for it."""
+
+
+class SagaTypeError(BindingError):
+    """What was bound to a saga context is not a saga for it."""
+
+
+class AlreadyBoundError(ConfigurationError, KeyError):
+    """A key was bound a second time in a registry that takes each key once.
+
+    ``key`` and ``registry`` hold what was bound where.
+    """
+
+    def __init__(self, key: object, registry: str, hint: str) -> None:
+        super().__init__(key, registry, hint)
+        self.key = key
+        self.registry = registry
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{name_of(self.key)} already exists in {self.registry}. {self.hint}"
+
+
+class MiddlewareTypeError(ConfigurationError, TypeError):
+    """A middleware is not an async callable that takes a request and the next handler."""
+
+
+class ContainerNotAttachedError(ConfigurationError, ValueError):
+    """An adapter was asked to resolve before it was given the container that it adapts."""
+
+    def __init__(self, adapter: str) -> None:
+        super().__init__(adapter)
+        self.adapter = adapter
+
+    def __str__(self) -> str:
+        return (
+            f"External container not attached: {self.adapter} has no container to resolve from. "
+            f"Pass it to the constructor or call attach_external_container(container) first."
+        )
+
+
+class MessageBrokerNotConfiguredError(ConfigurationError, RuntimeError):
+    """A notification event was emitted by an emitter that has no message broker.
+
+    ``event`` holds the event that was not sent.
+    """
+
+    def __init__(self, event: object) -> None:
+        super().__init__(event)
+        self.event = event
+
+    def __str__(self) -> str:
+        return (
+            f"To send event {self.event!r}, message broker must be specified: "
+            f"pass message_broker= to bootstrap() or to EventEmitter()."
+        )
+
+
+class MissingDependencyError(ConfigurationError, ImportError):
+    """A feature needs an optional library that is not installed.
+
+    ``library`` is the distribution that is missing, ``extra`` the extra that brings it.
+    """
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(f"{library!r} is not installed. Install it with: pip install 'anyio-cqrs[{extra}]'")
+        self.library = library
+        self.extra = extra
+
+
+class RequestHandlerDoesNotExist(CQRSError):
+    """No handler is bound to the type of a request. ``request_type`` holds that type."""
+
+    def __init__(self, request_type: type, known: Sequence[type] = ()) -> None:
+        super().__init__(request_type)
+        self.request_type = request_type
+        self.known = tuple(known)
+
+    def __str__(self) -> str:
+        bound = ", ".join(sorted(name_of(kind) for kind in self.known)) or "nothing"
+        return (
+            f"RequestHandler not found matching Request type {name_of(self.request_type)}. "
+            f"Bind one: mapper.bind({self.request_type.__name__}, YourHandler). Bound so far: {bound}."
+        )
+
+
+class SagaDoesNotExist(CQRSError):
+    """No saga is bound to the type of a context. ``context_type`` holds that type."""
+
+    def __init__(self, context_type: type) -> None:
+        super().__init__(context_type)
+        self.context_type = context_type
+
+    def __str__(self) -> str:
+        return (
+            f"Saga not found matching SagaContext type {name_of(self.context_type)}. "
+            f"Bind one: mapper.bind({self.context_type.__name__}, YourSaga)."
+        )
+
+
+class SagaConcurrencyError(CQRSError):
+    """A saga was changed by somebody else since it was read."""
+
+
+class DependencyResolutionError(CQRSError, ValueError):
+    """A container could not provide a type.
+
+    ``requested_type`` is the type, ``container`` the name of the container; the container's own
+    error, where there is one, is the cause.
+    """
+
+    def __init__(self, requested_type: object, container: str, reason: str) -> None:
+        super().__init__(requested_type, container, reason)
+        self.requested_type = requested_type
+        self.container = container
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.container} cannot resolve {name_of(self.requested_type)}: {self.reason}"
+
+
+class StreamError(CQRSError, RuntimeError):
+    """A result stream was used in a way that it cannot serve."""
+
+
+class StreamUsageError(StreamError):
+    """A result stream was iterated twice, after it was closed, or in a form its handler cannot serve."""
+
+
+class StreamAlreadyStartedError(StreamError):
+    """A middleware ran a streaming handler again after results had been handed out.
+
+    The failure that made it try again is the cause.
+    """
+
+
+def name_of(thing: object) -> str:
+    """A short name for use in messages: a class by its qualified name, anything else by its repr."""
+    return thing.__qualname__ if isinstance(thing, type) else repr(thing)

@@ -1,0 +1,90 @@
+"""Requests: commands and queries.
+
+``class CreateOrder(cqrs.Request[OrderCreated])`` names the response, and type checkers infer
+``await mediator.send(CreateOrder(...))`` from it. Plain ``cqrs.Request`` stays valid and gives ``Any``.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import types
+from typing import Any, ClassVar, Generic
+
+import pydantic
+from typing_extensions import Self, TypeVar
+
+from cqrs._dataclass_codec import dataclass_from_dict, dataclass_to_dict
+
+ResponseT = TypeVar("ResponseT", default=Any)
+"""The response that a request asks for."""
+
+ReqT = TypeVar("ReqT", bound="IRequest[Any]", contravariant=True)
+"""The request that a handler takes."""
+
+ResT = TypeVar("ResT", covariant=True)
+"""The response that a handler gives."""
+
+
+# Invariant on purpose: with a covariant parameter a checker would join two responses and let a
+# handler with another response pass.
+class IRequest(abc.ABC, Generic[ResponseT]):
+    """What every request can do. Implement it for requests that are neither pydantic nor dataclass."""
+
+    @abc.abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The request as a dictionary of its fields."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_dict(cls, **kwargs: Any) -> Self:
+        """A request made of its fields."""
+
+
+@dataclasses.dataclass
+class DCRequest(IRequest[ResponseT]):
+    """A request that is a dataclass."""
+
+    __pydantic_config__: ClassVar[pydantic.ConfigDict] = pydantic.ConfigDict(arbitrary_types_allowed=True)
+
+    @classmethod
+    def from_dict(cls, **kwargs: Any) -> Self:
+        """A request made of its fields, converted to their declared types.
+
+        :raises pydantic.ValidationError: a field is missing or does not convert.
+        """
+        return dataclass_from_dict(cls, kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The request as a dictionary of its fields, nested dataclasses included."""
+        return dataclass_to_dict(self)
+
+
+class PydanticRequest(pydantic.BaseModel, IRequest[ResponseT]):
+    """A request that is a pydantic model. ``Request`` is this class."""
+
+    def __class_getitem__(cls, params: Any) -> Any:
+        # Naming the response is for type checkers and for bind(); it makes no new model class.
+        # Models that users make generic themselves still go to pydantic.
+        if cls is PydanticRequest:
+            return types.GenericAlias(cls, params)
+        return super().__class_getitem__(params)
+
+    @classmethod
+    def from_dict(cls, **kwargs: Any) -> Self:
+        """A request made of its fields, validated.
+
+        :raises pydantic.ValidationError: a field is missing or does not convert.
+        """
+        return cls.model_validate(kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The request as a dictionary of its fields, values as Python objects."""
+        return self.model_dump(mode="python")
+
+
+# ResponseT is no field of the model. Without this, pydantic would ask every generic subclass to
+# list it: ``class Page(Request, Generic[T])`` would raise TypeError.
+PydanticRequest.__pydantic_generic_metadata__["parameters"] = ()
+
+Request = PydanticRequest

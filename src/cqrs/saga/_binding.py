@@ -1,0 +1,23 @@
+"""What may be bound to a saga context, and why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cqrs._generics import concrete_argument
+from cqrs.exceptions import SagaTypeError, name_of
+from cqrs.saga.models import SagaContext
+from cqrs.saga.saga import Saga
+
+
+def check_saga(context_type: Any, saga_type: Any) -> None:
+    """:raises SagaTypeError: ``saga_type`` is not a saga for contexts of ``context_type``."""
+    if not (isinstance(context_type, type) and issubclass(context_type, SagaContext)):
+        raise SagaTypeError(f"{name_of(context_type)} is not a saga context: derive it from SagaContext.")
+    if not (isinstance(saga_type, type) and issubclass(saga_type, Saga)):
+        raise SagaTypeError(f"{name_of(saga_type)} is not a saga class: derive it from Saga.")
+    declared = concrete_argument(saga_type, Saga, 0)
+    if isinstance(declared, type) and not issubclass(context_type, declared):
+        raise SagaTypeError(
+            f"{name_of(saga_type)} is a saga for {name_of(declared)} and cannot be bound to {name_of(context_type)}."
+        )
