@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from typing_extensions import TypeVar, get_original_bases
 
@@ -20,7 +20,7 @@ def type_arguments(klass: type, origin: type) -> tuple[Any, ...] | None:
         return None
     for base in _parameterised_bases(klass):
         base_origin = typing.get_origin(base) or base
-        if not isinstance(base_origin, type) or not issubclass(base_origin, origin):
+        if not (is_class(base_origin) and issubclass(base_origin, origin)):
             continue
         arguments = typing.get_args(base)
         if base_origin is origin:
@@ -40,6 +40,12 @@ def concrete_argument(klass: type, origin: type, position: int) -> Any | None:
     return None if is_open(argument) or isinstance(argument, (str, typing.ForwardRef)) else argument
 
 
+def concrete_class(klass: type, origin: type, position: int) -> type | None:
+    """The argument at ``position`` where it is a plain class, so that ``issubclass`` can be asked of it."""
+    argument = concrete_argument(klass, origin, position)
+    return argument if is_class(argument) else None
+
+
 def is_open(annotation: Any) -> bool:
     """Whether a type variable is left in ``annotation``."""
     return isinstance(annotation, TypeVar) or bool(getattr(annotation, "__parameters__", ()))
@@ -50,7 +56,7 @@ def substitute(annotation: Any, bindings: Mapping[Any, Any]) -> Any:
     if isinstance(annotation, TypeVar):
         return bindings.get(annotation, annotation)
     parameters: tuple[Any, ...] = getattr(annotation, "__parameters__", ())
-    if not parameters or isinstance(annotation, type):
+    if not parameters or is_class(annotation):
         return annotation
     return annotation[tuple(bindings.get(parameter, parameter) for parameter in parameters)]
 
@@ -65,6 +71,11 @@ def _parameterised_bases(klass: type) -> Sequence[Any]:
 def _bindings(generic: type, arguments: Sequence[Any]) -> dict[Any, Any]:
     parameters: tuple[Any, ...] = getattr(generic, "__parameters__", ())
     return dict(zip(parameters, arguments, strict=False))
+
+
+def is_class(annotation: Any) -> TypeGuard[type]:
+    """Whether ``annotation`` is a class. Python 3.10 says so of ``list[int]`` as well, this does not."""
+    return isinstance(annotation, type) and not is_generic_alias(annotation)
 
 
 def is_generic_alias(annotation: Any) -> bool:

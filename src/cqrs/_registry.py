@@ -23,10 +23,13 @@ class BindOnceRegistry(dict[K, V]):
             raise AlreadyBoundError(key, type(self).__name__, self._rebind_hint)
         super().__setitem__(key, value)
 
+    def _put(self, key: K, value: V) -> None:
+        super().__setitem__(key, value)
+
     def __delitem__(self, key: K, /) -> NoReturn:
         self._refuse()
 
-    def __ior__(self, other: Any) -> NoReturn:  # type: ignore[override,misc]  # refused, whatever it is
+    def __ior__(self, other: Any) -> NoReturn:  # type: ignore[misc]  # refused, whatever it is
         self._refuse()
 
     def clear(self) -> NoReturn:

@@ -17,6 +17,11 @@ The tree::
     ├── SagaDoesNotExist
     ├── SagaConcurrencyError
     ├── DependencyResolutionError              (ValueError)
+    ├── SerializationError                     (TypeError)
+    ├── DecompressionError                     (ValueError)
+    ├── SubscriberBufferFullError              (BufferError)
+    ├── HandlerTimeoutError                    (TimeoutError)
+    ├── ScopeCleanupTimeoutError               (TimeoutError)
     └── StreamError                            (RuntimeError)
         ├── StreamUsageError
         └── StreamAlreadyStartedError
@@ -166,6 +171,76 @@ class DependencyResolutionError(CQRSError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.container} cannot resolve {name_of(self.requested_type)}: {self.reason}"
+
+
+class ScopeCleanupTimeoutError(CQRSError, TimeoutError):
+    """Closing a container's scope took longer than it may and was given up.
+
+    ``container`` is the name of the container, ``seconds`` the time that was allowed.
+    """
+
+    def __init__(self, container: str, seconds: float) -> None:
+        super().__init__(container, seconds)
+        self.container = container
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return (
+            f"A scope of {self.container} was not closed within {self.seconds:g} s: "
+            f"look for a dependency whose clean-up waits for something that does not come."
+        )
+
+
+class HandlerTimeoutError(CQRSError, TimeoutError):
+    """A handler did not end within the time that a ``TimeoutMiddleware`` grants it, and was cancelled.
+
+    ``message_type`` is the class of what it handled, ``seconds`` the time it had.
+    """
+
+    def __init__(self, message_type: type, seconds: float) -> None:
+        # Not super().__init__: OSError would take two arguments for an errno and its text.
+        Exception.__init__(self, message_type, seconds)
+        self.message_type = message_type
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return (
+            f"The handler of {name_of(self.message_type)} did not end within {self.seconds:g} s and was cancelled. "
+            f"Grant it more: TimeoutMiddleware(..., overrides={{{self.message_type.__name__}: seconds}})."
+        )
+
+
+class SerializationError(CQRSError, TypeError):
+    """A message cannot be written in the form that a serializer writes.
+
+    ``message_type`` is the type of the message; what refused it, where something did, is the cause.
+    """
+
+    def __init__(self, message_type: type, reason: str) -> None:
+        super().__init__(message_type, reason)
+        self.message_type = message_type
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{name_of(self.message_type)} cannot be serialised: {self.reason}"
+
+
+class DecompressionError(CQRSError, ValueError):
+    """Data was not written by the compressor that was asked to read it. The compressor's own error is the cause."""
+
+
+class SubscriberBufferFullError(CQRSError, BufferError):
+    """A subscriber that wants an error rather than a wait has no room for a message. ``topic`` is the message's."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic)
+        self.topic = topic
+
+    def __str__(self) -> str:
+        return (
+            f"A subscriber of topic {self.topic!r} has no room left, and no subscriber was given the message. "
+            f"Read faster, or subscribe with a larger max_buffer_size."
+        )
 
 
 class StreamError(CQRSError, RuntimeError):

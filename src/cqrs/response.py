@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pydantic
 from typing_extensions import Self
 
-from cqrs._dataclass_codec import dataclass_from_dict, dataclass_to_dict
+from cqrs._dataclass_codec import DATACLASS_CONFIG, dataclass_from_dict, dataclass_to_dict
 
 
 class IResponse(abc.ABC):
@@ -29,7 +29,7 @@ class IResponse(abc.ABC):
 class DCResponse(IResponse):
     """A response that is a dataclass."""
 
-    __pydantic_config__: ClassVar[pydantic.ConfigDict] = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    __pydantic_config__: ClassVar[pydantic.ConfigDict] = DATACLASS_CONFIG
 
     @classmethod
     def from_dict(cls, **kwargs: Any) -> Self:

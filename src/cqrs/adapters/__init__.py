@@ -1,0 +1,1 @@
+"""Bridges to libraries, one module each."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import datetime
+import datetime as dt
 import typing
 import uuid
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic
 import pydantic
 from typing_extensions import Self, TypeVar
 
-from cqrs._dataclass_codec import dataclass_from_dict, dataclass_to_dict
+from cqrs._dataclass_codec import DATACLASS_CONFIG, dataclass_from_dict, dataclass_to_dict
 from cqrs.events._specialise import specialised_dataclass
 
 DEFAULT_OUTPUT_TOPIC = "output_topic"
@@ -22,7 +22,8 @@ DEFAULT_OUTPUT_TOPIC = "output_topic"
 PayloadT = TypeVar("PayloadT", default=Any)
 """The payload of a notification event."""
 
-_ENVELOPE = ("correlation_id", "causation_id", "partition_key", "headers")
+ENVELOPE = ("correlation_id", "causation_id", "partition_key", "headers")
+"""The optional fields of notification events, which are not written while unset."""
 
 
 class IEvent(abc.ABC):
@@ -49,7 +50,7 @@ class DCEvent(IEvent):
     camelCase, as some producers write them. ``to_dict`` always gives the fields' own names.
     """
 
-    __pydantic_config__: ClassVar[pydantic.ConfigDict] = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    __pydantic_config__: ClassVar[pydantic.ConfigDict] = DATACLASS_CONFIG
     read_camel_case: ClassVar[bool] = False
 
     def __class_getitem__(cls, params: Any) -> Any:
@@ -117,18 +118,18 @@ class INotificationEvent(IEvent, Generic[PayloadT]):
     # For type checkers alone: at run time pydantic and dataclasses own these names.
     if TYPE_CHECKING:
         event_id: uuid.UUID
-        event_timestamp: datetime.datetime
+        event_timestamp: dt.datetime
         event_name: str
         topic: str
         payload: PayloadT
 
-        def proto(self) -> Any: ...
+        def proto(self) -> Any: ...  # noqa: D102
         @classmethod
-        def from_proto(cls, proto: Any) -> Self: ...
+        def from_proto(cls, proto: Any) -> Self: ...  # noqa: D102
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc)
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.timezone.utc)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +139,7 @@ class DCNotificationEvent(DCEvent, INotificationEvent[PayloadT], Generic[Payload
     event_name: str
     payload: PayloadT
     event_id: uuid.UUID = dataclasses.field(default_factory=uuid.uuid4)
-    event_timestamp: datetime.datetime = dataclasses.field(default_factory=_now)
+    event_timestamp: dt.datetime = dataclasses.field(default_factory=_now)
     topic: str = DEFAULT_OUTPUT_TOPIC
     correlation_id: str | None = None
     causation_id: str | None = None
@@ -175,7 +176,7 @@ class PydanticNotificationEvent(PydanticEvent, INotificationEvent[PayloadT], Gen
 
     payload: PayloadT
     event_id: uuid.UUID = pydantic.Field(default_factory=uuid.uuid4)
-    event_timestamp: datetime.datetime = pydantic.Field(default_factory=_now)
+    event_timestamp: dt.datetime = pydantic.Field(default_factory=_now)
     event_name: str
     topic: str = DEFAULT_OUTPUT_TOPIC
     correlation_id: str | None = None
@@ -210,7 +211,7 @@ NotificationEvent = PydanticNotificationEvent
 
 
 def _without_unset_envelope(fields: dict[str, Any]) -> dict[str, Any]:
-    for name in _ENVELOPE:
+    for name in ENVELOPE:
         if not fields.get(name, True):
             del fields[name]
     return fields
@@ -223,4 +224,4 @@ def _own_names(cls: type, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _camel_case(name: str) -> str:
     head, *tail = name.split("_")
-    return head + "".join(part.title() for part in tail)
+    return head + "".join(part[:1].upper() + part[1:] for part in tail)

@@ -7,7 +7,7 @@ from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
-from cqrs._event_source import EventSource
+from cqrs.events.event_source import EventSource
 from cqrs.events.event import IEvent
 
 E = TypeVar("E", bound=IEvent, contravariant=True)

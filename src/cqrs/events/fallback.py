@@ -7,7 +7,7 @@ from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
-from cqrs._generics import concrete_argument
+from cqrs._generics import concrete_class
 from cqrs.circuit_breaker import ICircuitBreaker
 from cqrs.events._binding import check_handler
 from cqrs.events.event import IEvent
@@ -32,14 +32,14 @@ class EventHandlerFallback(Generic[HandledT]):
     primary: type[EventHandler[HandledT]]
     fallback: type[EventHandler[HandledT]]
     failure_exceptions: tuple[type[Exception], ...] = ()
-    circuit_breaker: ICircuitBreaker | None = None
+    circuit_breaker: ICircuitBreaker | None = dataclasses.field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         for handler in (self.primary, self.fallback):
             check_handler(handler)
-        primary = concrete_argument(self.primary, EventHandler, 0)
-        fallback = concrete_argument(self.fallback, EventHandler, 0)
-        if isinstance(primary, type) and isinstance(fallback, type) and primary is not fallback:
+        primary = concrete_class(self.primary, EventHandler, 0)
+        fallback = concrete_class(self.fallback, EventHandler, 0)
+        if primary is not None and fallback is not None and primary is not fallback:
             raise EventHandlerTypeError(
                 f"{name_of(self.primary)} and {name_of(self.fallback)} must handle the same event type: "
                 f"the primary has {name_of(primary)}, the fallback {name_of(fallback)}."

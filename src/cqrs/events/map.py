@@ -71,7 +71,7 @@ class EventMap(BindOnceRegistry[type[IEvent], list[EventBinding]]):
             found.update(dict.fromkeys(self._for_subclasses.get(base, ())))
         return tuple(found)
 
-    def _check(self, event_type: Any, handler_type: Any) -> None:
+    def _check(self, event_type: Any, handler_type: EventBinding) -> None:
         check_event_type(event_type)
         if isinstance(handler_type, EventHandlerFallback):
             check_handles(handler_type.primary, event_type)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import datetime
+import datetime as dt
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ class Message:
     partition_key: str | None = None
     correlation_id: str | None = None
     causation_id: str | None = None
-    occurred_at: datetime.datetime | None = None
+    occurred_at: dt.datetime | None = None
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,31 +7,32 @@ from collections.abc import Sequence
 from typing import Any
 
 from cqrs._async_callables import is_surely_not_async
-from cqrs._generics import concrete_argument
+from cqrs._generics import concrete_class, is_class
 from cqrs.exceptions import RequestHandlerTypeError, name_of
 from cqrs.requests.cor_request_handler import CORRequestHandler
 from cqrs.requests.request import IRequest
 from cqrs.requests.request_handler import RequestHandler, SendStreamRequestHandler, StreamingRequestHandler
 
-SINGLE_KINDS = (RequestHandler, StreamingRequestHandler, SendStreamRequestHandler)
-STREAMING_KINDS = (StreamingRequestHandler, SendStreamRequestHandler)
-ALL_KINDS = (*SINGLE_KINDS, CORRequestHandler)
+SINGLE_KINDS: tuple[type, ...] = (RequestHandler, StreamingRequestHandler, SendStreamRequestHandler)
+STREAMING_KINDS: tuple[type, ...] = (StreamingRequestHandler, SendStreamRequestHandler)
+ALL_KINDS: tuple[type, ...] = (*SINGLE_KINDS, CORRequestHandler)
 
 
-def check_request_type(request_type: Any) -> None:
+def check_request_type(request_type: object) -> None:
     """:raises RequestHandlerTypeError: ``request_type`` is not a class that requests can have."""
-    if not isinstance(request_type, type):
+    if not is_class(request_type):
         raise RequestHandlerTypeError(
             f"{request_type!r} is not a class: bind the class of the request, not an instance or an alias of it."
         )
 
 
-def check_handler(handler: Any, kinds: tuple[type, ...]) -> None:
+def check_handler(handler: object, kinds: tuple[type, ...]) -> None:
     """:raises RequestHandlerTypeError: ``handler`` is not an async handler class of one of ``kinds``."""
     expected = " or ".join(kind.__name__ for kind in kinds)
-    if not isinstance(handler, type):
+    if not is_class(handler):
         raise RequestHandlerTypeError(
-            f"{handler!r} is not a handler class: bind the class, a subclass of {expected}, and let the container make it."
+            f"{handler!r} is not a handler class: bind the class, a subclass of {expected}, "
+            f"and let the container make it."
         )
     if not issubclass(handler, kinds):
         raise RequestHandlerTypeError(f"{name_of(handler)} is not a handler of this kind: derive it from {expected}.")
@@ -51,11 +52,19 @@ def check_chain(links: Sequence[Any]) -> None:
         )
 
 
+def check_is_no_link(handler: object) -> None:
+    """:raises RequestHandlerTypeError: ``handler`` is a link of a chain, bound without its chain."""
+    if isinstance(handler, type) and issubclass(handler, CORRequestHandler):
+        raise RequestHandlerTypeError(
+            f"{handler.__qualname__} is a link of a chain: bind a list, [{handler.__qualname__}]."
+        )
+
+
 def check_handles(handler: type, request_type: type) -> None:
     """:raises RequestHandlerTypeError: ``handler`` is declared for another request, or another response."""
     for kind in ALL_KINDS:
-        handled = concrete_argument(handler, kind, 0)
-        if isinstance(handled, type) and not issubclass(request_type, handled):
+        handled = concrete_class(handler, kind, 0)
+        if handled is not None and not issubclass(request_type, handled):
             raise RequestHandlerTypeError(
                 f"{name_of(handler)} handles {name_of(handled)} and cannot be bound to {name_of(request_type)}: "
                 f"declare it as {kind.__name__}[{request_type.__name__}, ...]."
@@ -64,9 +73,9 @@ def check_handles(handler: type, request_type: type) -> None:
 
 
 def _check_answers(handler: type, kind: type, request_type: type) -> None:
-    declared = _class_of(concrete_argument(request_type, IRequest, 0)) if issubclass(request_type, IRequest) else None
-    given = _class_of(concrete_argument(handler, kind, 1))
-    if declared is None or given is None or issubclass(given, declared):
+    declared = concrete_class(request_type, IRequest, 0)
+    given = concrete_class(handler, kind, 1)
+    if declared is None or given is None or given is object or issubclass(given, declared):
         return
     raise RequestHandlerTypeError(
         f"{name_of(handler)} answers {name_of(given)}, but {name_of(request_type)} asks for {name_of(declared)}: "
@@ -74,16 +83,28 @@ def _check_answers(handler: type, kind: type, request_type: type) -> None:
     )
 
 
-def _class_of(annotation: Any) -> type | None:
-    """``annotation`` where it is a plain class, whose relation to another is certain."""
-    if annotation is None:
-        return None
-    return annotation if isinstance(annotation, type) and annotation is not object else None
+def is_sending_handler(handler: type) -> bool:
+    """Whether ``handler`` is a coroutine that sends its results, rather than a generator that yields them."""
+    return inspect.iscoroutinefunction(_handle_of(handler)) or issubclass(handler, SendStreamRequestHandler)
 
 
-def _check_handle_is_async(handler: type) -> None:
-    handle = inspect.getattr_static(handler, "handle")
-    if is_surely_not_async(getattr(handle, "__func__", handle)):
-        generator = issubclass(handler, StreamingRequestHandler)
-        shape = "async def handle(self, request) with yield in it" if generator else "async def handle(self, request)"
+def _check_handle_is_async(handler: type[Any]) -> None:
+    handle = _handle_of(handler)
+    streams = issubclass(handler, STREAMING_KINDS)
+    if is_surely_not_async(handle):
+        shape = "async def handle(self, request) with yield in it" if streams else "async def handle(self, request)"
         raise RequestHandlerTypeError(f"{name_of(handler)}.handle is not async: write '{shape}'.")
+    if not streams and inspect.isasyncgenfunction(handle):
+        raise RequestHandlerTypeError(
+            f"{name_of(handler)}.handle yields, which only a stream can: derive it from StreamingRequestHandler."
+        )
+    if streams and inspect.iscoroutinefunction(handle) and len(inspect.signature(handle).parameters) < 3:
+        raise RequestHandlerTypeError(
+            f"{name_of(handler)}.handle neither yields nor takes a stream to send into: put yield in it, "
+            f"or derive it from SendStreamRequestHandler and write 'async def handle(self, request, results)'."
+        )
+
+
+def _handle_of(handler: type) -> Any:
+    handle = inspect.getattr_static(handler, "handle")
+    return inspect.unwrap(getattr(handle, "__func__", handle))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import abc
 import contextvars
+import itertools
 from collections.abc import Sequence
-from typing import Any, Generic, TypeAlias
+from typing import Any, Generic, TypeAlias, cast
 
-from cqrs._event_source import EventSource
+from cqrs.events.event_source import EventSource
 from cqrs.requests.request import ReqT, ResT
 
 
@@ -25,15 +26,14 @@ class CORRequestHandler(EventSource, Generic[ReqT, ResT]):
             self._next_handler = handler
         return self._next_handler
 
-    async def next(self, request: ReqT) -> ResT | None:  # type: ignore[misc]  # in variance terms ReqT is an input here
+    async def next(self, request: ReqT) -> ResT | None:
         """Pass ``request`` to the next link; None where this is the last one."""
         place = _place.get()
         if place is not None and place.link is self:
-            return await place.following(request)
+            return cast("ResT | None", await place.following(request))
         if self._next_handler is None:
             return None
-        response: ResT | None = await self._next_handler.handle(request)
-        return response
+        return cast("ResT | None", await self._next_handler.handle(request))
 
     @abc.abstractmethod
     async def handle(self, request: ReqT) -> ResT | None:
@@ -54,7 +54,7 @@ def build_chain(handlers: Sequence[CORRequestHandlerT]) -> CORRequestHandlerT:
     """
     if not handlers:
         raise ValueError("a chain needs at least one handler")
-    for handler, following in zip(handlers, handlers[1:], strict=False):
+    for handler, following in itertools.pairwise(handlers):
         handler.set_next(following)
     return handlers[0]
 

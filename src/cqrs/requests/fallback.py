@@ -7,7 +7,7 @@ from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
-from cqrs._generics import type_arguments
+from cqrs._generics import is_class, type_arguments
 from cqrs.circuit_breaker import ICircuitBreaker
 from cqrs.exceptions import RequestHandlerTypeError, name_of
 from cqrs.requests._binding import SINGLE_KINDS, STREAMING_KINDS, check_handler
@@ -32,17 +32,13 @@ class RequestHandlerFallback(Generic[HandledT]):
     """
 
     primary: type[
-        RequestHandler[HandledT, Any]
-        | StreamingRequestHandler[HandledT, Any]
-        | SendStreamRequestHandler[HandledT, Any]
+        RequestHandler[HandledT, Any] | StreamingRequestHandler[HandledT, Any] | SendStreamRequestHandler[HandledT, Any]
     ]
     fallback: type[
-        RequestHandler[HandledT, Any]
-        | StreamingRequestHandler[HandledT, Any]
-        | SendStreamRequestHandler[HandledT, Any]
+        RequestHandler[HandledT, Any] | StreamingRequestHandler[HandledT, Any] | SendStreamRequestHandler[HandledT, Any]
     ]
     failure_exceptions: tuple[type[Exception], ...] = ()
-    circuit_breaker: ICircuitBreaker | None = None
+    circuit_breaker: ICircuitBreaker | None = dataclasses.field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         for handler in (self.primary, self.fallback):
@@ -62,7 +58,7 @@ class RequestHandlerFallback(Generic[HandledT]):
 
     def _check_same(self, position: int, what: str) -> None:
         primary, fallback = _argument(self.primary, position), _argument(self.fallback, position)
-        if isinstance(primary, type) and isinstance(fallback, type) and primary is not fallback:
+        if is_class(primary) and is_class(fallback) and primary is not fallback:
             raise RequestHandlerTypeError(
                 f"{name_of(self.primary)} and {name_of(self.fallback)} must have the same {what} type: "
                 f"the primary has {name_of(primary)}, the fallback {name_of(fallback)}."

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard, cast
 
 from typing_extensions import TypeVar
 
 from cqrs._registry import BindOnceRegistry
-from cqrs.exceptions import RequestHandlerTypeError, SagaDoesNotExist
-from cqrs.requests._binding import SINGLE_KINDS, check_chain, check_handler, check_handles, check_request_type
+from cqrs.exceptions import SagaDoesNotExist
+from cqrs.requests._binding import (
+    SINGLE_KINDS,
+    check_chain,
+    check_handler,
+    check_handles,
+    check_is_no_link,
+    check_request_type,
+)
 from cqrs.requests.cor_request_handler import CORRequestHandler
 from cqrs.requests.fallback import RequestHandlerFallback
 from cqrs.requests.request import IRequest
@@ -61,19 +68,20 @@ class RequestMap(BindOnceRegistry[type[IRequest[Any]], RequestBinding]):
         super().__setitem__(request_type, binding)
 
 
-def _handlers_in(binding: Any) -> Sequence[type]:
+def _is_chain(binding: RequestBinding) -> TypeGuard[Sequence[type[CORRequestHandler[Any, Any]]]]:
+    return isinstance(binding, Sequence) and not isinstance(binding, str)
+
+
+def _handlers_in(binding: RequestBinding) -> Sequence[type]:
     """The handler classes of ``binding``, checked for their kind."""
     if isinstance(binding, RequestHandlerFallback):
         return binding.primary, binding.fallback
-    if isinstance(binding, Sequence) and not isinstance(binding, str):
+    if _is_chain(binding):
         check_chain(binding)
         return tuple(binding)
-    if isinstance(binding, type) and issubclass(binding, CORRequestHandler):
-        raise RequestHandlerTypeError(
-            f"{binding.__qualname__} is a link of a chain: bind a list, [{binding.__qualname__}]."
-        )
+    check_is_no_link(binding)
     check_handler(binding, SINGLE_KINDS)
-    return (binding,)
+    return (cast("type", binding),)
 
 
 class SagaMap(BindOnceRegistry[type[SagaContext], type[Saga[Any]]]):
@@ -101,7 +109,7 @@ class SagaMap(BindOnceRegistry[type[SagaContext], type[Saga[Any]]]):
         if saga_type in known:
             known.remove(saga_type)
         known.append(saga_type)
-        dict.__setitem__(self, context_type, saga_type)
+        self._put(context_type, saga_type)
 
     def sagas_of(self, context_type: type[SagaContext]) -> Sequence[type[Saga[Any]]]:
         """All sagas bound to ``context_type``, the one that runs for new contexts last.

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic
 import pydantic
 from typing_extensions import Self, TypeVar
 
-from cqrs._dataclass_codec import dataclass_from_dict, dataclass_to_dict
+from cqrs._dataclass_codec import DATACLASS_CONFIG, dataclass_from_dict, dataclass_to_dict
 
 ResponseT = TypeVar("ResponseT", default=Any)
 """The response that a request asks for."""
@@ -45,7 +45,7 @@ class IRequest(abc.ABC, Generic[ResponseT]):
 class DCRequest(IRequest[ResponseT]):
     """A request that is a dataclass."""
 
-    __pydantic_config__: ClassVar[pydantic.ConfigDict] = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    __pydantic_config__: ClassVar[pydantic.ConfigDict] = DATACLASS_CONFIG
 
     @classmethod
     def from_dict(cls, **kwargs: Any) -> Self:

@@ -9,7 +9,7 @@ from typing import Generic
 from anyio.abc import ObjectSendStream
 from typing_extensions import TypeVar
 
-from cqrs._event_source import EventSource
+from cqrs.events.event_source import EventSource
 from cqrs.requests.request import ReqT, ResT
 
 SentT = TypeVar("SentT")
@@ -35,7 +35,7 @@ class StreamingRequestHandler(EventSource, Generic[ReqT, ResT]):
 
     @abc.abstractmethod
     def handle(self, request: ReqT) -> AsyncIterator[ResT]:
-        """Yield the results of ``request``: ``async def handle(...)`` with ``yield`` in it."""
+        """Yield the results of ``request``: write it with ``async def`` and ``yield``."""
         raise NotImplementedError
 
     def clear_events(self) -> None:

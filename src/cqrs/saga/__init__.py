@@ -1,0 +1,1 @@
+"""Sagas: distributed transactions that undo what they did."""

@@ -9,7 +9,7 @@ from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
-from cqrs._event_source import EventSource
+from cqrs.events.event_source import EventSource
 from cqrs.saga.models import ContextT
 
 Resp = TypeVar("Resp", default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ class RecordsEvents(Protocol):
     def events(self) -> Sequence[IEvent]: ...
 
 
-class EventSource(abc.ABC):
+class EventSource(abc.ABC):  # noqa: B024  # handlers declare the abstract method, each its own
     """The base of all handlers: records events while it handles."""
 
     _published_events: Sequence[IEvent] = ()
@@ -27,12 +28,22 @@ class EventSource(abc.ABC):
         return ()
 
 
+class EventRelay(abc.ABC):
+    """Stands in for a handler, and takes the events of that handler."""
+
+    @abc.abstractmethod
+    def take_events(self) -> list[IEvent]:
+        """What :func:`take_events` gives for the handler behind it."""
+
+
 def take_events(handler: RecordsEvents) -> list[IEvent]:
     """The events that ``handler`` has recorded and that were not taken before.
 
     A handler that a container hands out again, or that does not clear its list between two results,
     still has its old events in it; events are told apart by identity.
     """
+    if isinstance(handler, EventRelay):
+        return handler.take_events()
     recorded = list(handler.events)
     before: Sequence[IEvent] = getattr(handler, "_published_events", ())
     _remember(handler, recorded)
@@ -49,7 +60,6 @@ def discard_events(handler: RecordsEvents) -> None:
 
 
 def _remember(handler: Any, events: Sequence[IEvent]) -> None:
-    try:
+    # A class with __slots__ of its own keeps no memory; such a handler is made anew each time.
+    with contextlib.suppress(AttributeError):
         object.__setattr__(handler, "_published_events", events)
-    except AttributeError:
-        pass  # A class with __slots__ of its own keeps no memory; such a handler is made anew each time.

@@ -1,0 +1,110 @@
+"""Runs the scenarios in the contenders' environments, by turns, and keeps the best of all rounds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from _core import lines
+from _core.environments import CONTENDERS, OURS, Contender
+
+HERE = Path(__file__).resolve().parents[1]
+TIMED_IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A scenario, who takes part in it, and on which backend."""
+
+    scenario: str
+    contenders: tuple[Contender, ...] = CONTENDERS
+    backend: str = "asyncio"
+
+
+IMPORT = "import_time"
+JOBS = (
+    Job("send_bootstrapped"),
+    Job("send_by_hand"),
+    Job("all_events_arrive"),
+    Job("ten_events"),
+    Job("bare_task_group", (OURS,)),
+    Job("many_events"),
+    Job("stream"),
+    *(Job("send_through_containers", (OURS,), backend) for backend in lines.BACKENDS),
+    Job(IMPORT),
+)
+
+
+@dataclass
+class Results:
+    """Seconds an operation, by contender, backend and line: the least of all rounds."""
+
+    seconds: dict[tuple[Contender, str, str], float] = field(default_factory=dict)
+
+    def add(self, contender: Contender, backend: str, values: dict[str, float]) -> None:
+        for line, value in values.items():
+            key = contender, backend, line
+            self.seconds[key] = min(value, self.seconds.get(key, value))
+
+    def get(self, contender: Contender, line: str, backend: str = "asyncio") -> float | None:
+        return self.seconds.get((contender, backend, line))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much to measure.
+
+    :param rounds: how often the contenders take turns.
+    :param budget: seconds for a line in one round.
+    :param imports: how many fresh interpreters import the library in one round.
+    """
+
+    rounds: int
+    budget: float
+    imports: int
+
+
+def measure(plan: Plan, jobs: Iterable[Job], interpreters: dict[Contender, Path]) -> Results:
+    """Run each job in each of its contenders' environments, ``plan.rounds`` times, by turns."""
+    results, jobs = Results(), tuple(jobs)
+    for number in range(plan.rounds):
+        for job in jobs:
+            print(f"round {number + 1} of {plan.rounds}: {job.scenario} on {job.backend}", file=sys.stderr)
+            for contender in _turns(job.contenders, number):
+                results.add(contender, job.backend, _run(job, contender, plan, interpreters[contender]))
+    return results
+
+
+def _turns(contenders: tuple[Contender, ...], number: int) -> tuple[Contender, ...]:
+    """Another one goes first in each round."""
+    first = number % len(contenders)
+    return contenders[first:] + contenders[:first]
+
+
+def _run(job: Job, contender: Contender, plan: Plan, interpreter: Path) -> dict[str, float]:
+    if job.scenario == IMPORT:
+        return _imports(contender, plan, interpreter)
+    worker = [str(interpreter), "-m", "_core.worker", job.scenario]
+    options = ["--backend", job.backend, "--budget", str(plan.budget)]
+    values: dict[str, float] = json.loads(_output([*worker, *options]))
+    return values
+
+
+def _imports(contender: Contender, plan: Plan, interpreter: Path) -> dict[str, float]:
+    values = {lines.IMPORT_CQRS: _import_seconds("cqrs", plan, interpreter)}
+    if contender is OURS:
+        values[lines.IMPORT_FLOOR] = _import_seconds("anyio, pydantic", plan, interpreter)
+    return values
+
+
+def _import_seconds(modules: str, plan: Plan, interpreter: Path) -> float:
+    command = [str(interpreter), "-I", "-c", TIMED_IMPORT.format(modules)]
+    return min(float(_output(command)) for _ in range(plan.imports))
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, cwd=HERE, check=True, stdout=subprocess.PIPE, text=True).stdout

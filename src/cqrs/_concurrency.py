@@ -1,0 +1,87 @@
+"""The few patterns of structured concurrency that everything here is built of."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine, Generator
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+_T = TypeVar("_T")
+
+
+class SingleErrorTaskGroup:
+    """A task group out of which one failure leaves as itself, and several as an ``ExceptionGroup``.
+
+    Only the group that this task group makes is looked into: a group that a task raised is one failure.
+    """
+
+    __slots__ = ("_group", "_message")
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+        self._group = anyio.create_task_group()
+
+    async def __aenter__(self) -> TaskGroup:
+        return await self._group.__aenter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        try:
+            return await self._group.__aexit__(exc_type, exc, traceback)
+        except BaseExceptionGroup as group:
+            failures = group.exceptions
+        raise_failures(failures, self._message)
+        return None
+
+
+def raise_failures(failures: Any, message: str) -> None:
+    """Raise nothing, the one failure as itself, or an ``ExceptionGroup`` of several."""
+    if len(failures) == 1:
+        failure: BaseException = failures[0]
+        # ``raise`` would put whatever is handled now in place of the failure's own context.
+        context = failure.__context__
+        try:
+            raise failure
+        finally:
+            failure.__context__ = context
+            del failure, failures
+    if failures:
+        raise BaseExceptionGroup(message, failures)
+
+
+class Watched(Generic[_T]):
+    """Awaits a coroutine in the same task and calls ``on_suspend`` when it suspends for the first time.
+
+    Whatever the event loop sends or throws goes straight to the coroutine: neither side can tell the difference.
+    """
+
+    __slots__ = ("_coroutine", "_on_suspend")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, _T], on_suspend: Callable[[], None]) -> None:
+        self._coroutine = coroutine
+        self._on_suspend = on_suspend
+
+    def __await__(self) -> Generator[Any, Any, _T]:
+        coroutine = self._coroutine
+        try:
+            trap = coroutine.send(None)
+            self._on_suspend()
+            while True:
+                try:
+                    answer = yield trap
+                except BaseException as error:  # noqa: BLE001  # handed on, GeneratorExit and cancellation alike
+                    trap = coroutine.throw(error)
+                else:
+                    trap = coroutine.send(answer)
+        except StopIteration as finished:
+            result: _T = finished.value
+            return result
+

@@ -1,0 +1,214 @@
+"""How a bound handler becomes a call: resolved, in a scope, inside middlewares, with a fallback.
+
+A plan is made once for what is bound. For each message it gives an invocation: an object that handles
+the message and then has its events. For the plainest plan that is the handler itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from cqrs.events.event_source import RecordsEvents, discard_events, take_events
+from cqrs._fallback import FallbackPolicy, run_with_fallback
+from cqrs.container.protocol import Resolver
+from cqrs.container.scope import DispatchScope, is_scoped, needs_scope
+from cqrs.events.event import IEvent
+from cqrs.middlewares.base import MiddlewareChain
+from cqrs.requests.cor_request_handler import ChainRun
+
+
+class Invocation(Protocol):
+    """Handles one message; afterwards ``events`` is what it recorded."""
+
+    @property
+    def events(self) -> Sequence[IEvent]: ...
+    async def handle(self, message: Any, /) -> Any: ...
+
+
+class Entry(NamedTuple):
+    """``await acquire(argument)`` gives an invocation."""
+
+    acquire: Callable[[Any], Awaitable[Any]]
+    argument: Any
+
+
+class Plan(Protocol):
+    """How messages of one type are handled."""
+
+    async def acquire(self, resolver: Resolver, /) -> Invocation:
+        """An invocation whose handlers come from ``resolver``."""
+        ...
+
+    def entry(self, container: Resolver) -> Entry:
+        """The shortest way to an invocation from ``container``."""
+        ...
+
+
+class HandlerPlan:
+    """One handler."""
+
+    def __init__(self, handler_type: type, middlewares: MiddlewareChain) -> None:
+        self._handler_type = handler_type
+        self._middlewares = middlewares
+
+    @property
+    def handler_types(self) -> tuple[type, ...]:
+        """What is resolved."""
+        return (self._handler_type,)
+
+    async def acquire(self, resolver: Resolver, /) -> Invocation:
+        """The handler, inside the middlewares."""
+        handler: Any = await resolver.resolve(self._handler_type)
+        return _Wrapped(handler, self._middlewares) if self._middlewares else handler
+
+    def entry(self, container: Resolver) -> Entry:
+        """The handler itself, where there is nothing around it."""
+        if self._middlewares:
+            return Entry(self.acquire, container)
+        return Entry(container.resolve, self._handler_type)
+
+
+class ChainPlan:
+    """A chain of handlers. Middlewares are around the chain as a whole."""
+
+    def __init__(self, handler_types: Sequence[type], middlewares: MiddlewareChain) -> None:
+        self.handler_types = tuple(handler_types)
+        self._middlewares = middlewares
+
+    async def acquire(self, resolver: Resolver, /) -> Invocation:
+        """All links, joined for one request."""
+        links: list[Any] = [await resolver.resolve(handler_type) for handler_type in self.handler_types]
+        chain = _Chain(links)
+        return _Wrapped(chain, self._middlewares) if self._middlewares else chain
+
+    def entry(self, container: Resolver) -> Entry:
+        """All links, joined for one request."""
+        return Entry(self.acquire, container)
+
+
+class ScopedPlan:
+    """A plan whose handlers are resolved in a scope of their own, where they need one."""
+
+    def __init__(self, plan: HandlerPlan | ChainPlan, container: Any) -> None:
+        self._plan = plan
+        self._container = container
+
+    async def acquire(self, resolver: Resolver, /) -> Invocation:
+        """The invocation; a scope is opened when it handles. A resolver that is a scope already is used as it is."""
+        if resolver is self._container and needs_scope(resolver, *self._plan.handler_types):
+            return _Scoped(self._plan, resolver)
+        return await self._plan.acquire(resolver)
+
+    def entry(self, container: Resolver) -> Entry:
+        """The same as :meth:`acquire`."""
+        return Entry(self.acquire, container)
+
+
+class FallbackPlan:
+    """A plan and another to fall back on. Each has its own scope: the second does not inherit a broken one."""
+
+    def __init__(self, policy: FallbackPolicy, primary: Plan, fallback: Plan) -> None:
+        self._policy = policy
+        self._primary = primary
+        self._fallback = fallback
+
+    async def acquire(self, resolver: Resolver, /) -> Invocation:
+        """The invocation of whichever of the two will handle the message."""
+        return _WithFallback(self._policy, self._primary, self._fallback, resolver)
+
+    def entry(self, container: Resolver) -> Entry:
+        """The same as :meth:`acquire`."""
+        return Entry(self.acquire, container)
+
+
+def handler_plan(handler_types: type | Sequence[type], container: Resolver, middlewares: MiddlewareChain) -> Plan:
+    """The plan for one handler, or for a chain of them, in a scope of ``container`` where it has scopes."""
+    plan: HandlerPlan | ChainPlan
+    if isinstance(handler_types, type):
+        plan = HandlerPlan(handler_types, middlewares)
+    else:
+        plan = ChainPlan(handler_types, middlewares)
+    return ScopedPlan(plan, container) if is_scoped(container) else plan
+
+
+class _Taken:
+    """An invocation that takes its events itself, when it has handled."""
+
+    events: Sequence[IEvent] = ()
+
+    def _take(self, source: RecordsEvents) -> None:
+        if source.events:
+            self.events = take_events(source)
+
+
+class _Wrapped(_Taken):
+    """A handler inside middlewares. The events of an attempt that failed, and was tried again, are dropped."""
+
+    def __init__(self, handler: Invocation, middlewares: MiddlewareChain) -> None:
+        self._handler = handler
+        self._pipeline = middlewares.wrap(self._attempt)
+
+    async def handle(self, message: Any, /) -> Any:
+        response = await self._pipeline(message)
+        self._take(self._handler)
+        return response
+
+    async def _attempt(self, message: Any) -> Any:
+        try:
+            return await self._handler.handle(message)
+        except BaseException:
+            discard_events(self._handler)
+            raise
+
+
+class _Chain(_Taken):
+    """A chain on its way with one request; its events are those of all links that the request reached."""
+
+    def __init__(self, links: Sequence[Any]) -> None:
+        self._links = links
+
+    async def handle(self, message: Any, /) -> Any:
+        run = ChainRun(self._links)
+        response = await run.handle(message)
+        self.events = [event for link in run.reached for event in take_events(link)]
+        return response
+
+
+class _Scoped(_Taken):
+    """An invocation in a scope of its own, which is left before its events are handled."""
+
+    def __init__(self, plan: HandlerPlan | ChainPlan, container: Resolver) -> None:
+        self._plan = plan
+        self._container = container
+
+    async def handle(self, message: Any, /) -> Any:
+        async with DispatchScope(self._container) as resolver:
+            invocation = await self._plan.acquire(resolver)
+            response = await invocation.handle(message)
+            self._take(invocation)
+        return response
+
+
+class _WithFallback(_Taken):
+    """Handled by the primary, or by the fallback; the events are those of the one that did."""
+
+    def __init__(self, policy: FallbackPolicy, primary: Plan, fallback: Plan, resolver: Resolver) -> None:
+        self._policy = policy
+        self._primary = primary
+        self._fallback = fallback
+        self._resolver = resolver
+
+    async def handle(self, message: Any, /) -> Any:
+        primary = await self._primary.acquire(self._resolver)
+        return await run_with_fallback(
+            self._policy, lambda: self._run(primary, message), lambda: self._run_fallback(message)
+        )
+
+    async def _run(self, invocation: Invocation, message: Any) -> Any:
+        response = await invocation.handle(message)
+        self._take(invocation)
+        return response
+
+    async def _run_fallback(self, message: Any) -> Any:
+        return await self._run(await self._fallback.acquire(self._resolver), message)

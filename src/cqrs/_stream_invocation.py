@@ -1,0 +1,331 @@
+"""How a bound streaming handler becomes a stream: resolved, in a scope, inside middlewares, with a fallback.
+
+The counterpart of :mod:`cqrs._invocation`. A stream is pulled: an async iterator that advances in the
+consumer's task. A handler that sends its results is pushed: a coroutine that runs in a task of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, Protocol
+
+import anyio
+from anyio.abc import ObjectSendStream
+
+from cqrs.events.event_source import EventRelay, RecordsEvents, discard_events, take_events
+from cqrs._fallback import FallbackPolicy, falls_back, guarded, run_with_fallback
+from cqrs.container.protocol import Resolver
+from cqrs.container.scope import CLEANUP_TIMEOUT, DispatchScope, is_scoped, needs_scope
+from cqrs.events.event import IEvent
+from cqrs.middlewares._streaming import StartOnce, close_stream, wrap_stream
+from cqrs.middlewares.base import MiddlewareChain
+from cqrs.requests._binding import is_sending_handler
+
+Publish = Callable[[Sequence[IEvent]], Awaitable[None]]
+"""Handles events before the result that they belong to is handed out."""
+
+
+class StreamInvocation(Protocol):
+    """Streams the results of one request; ``events`` is what was recorded and not taken yet."""
+
+    @property
+    def events(self) -> Sequence[IEvent]: ...
+    def handle(self, request: Any, /) -> AsyncIterator[Any]: ...
+
+
+class StreamPlan(Protocol):
+    """How requests of one type are streamed."""
+
+    @property
+    def is_push(self) -> bool:
+        """Whether a handler in it sends its results, so that it needs a task of its own."""
+        ...
+
+    async def acquire(self, resolver: Resolver, /) -> StreamInvocation:
+        """The stream to pull."""
+        ...
+
+    async def push(self, resolver: Resolver, request: Any, results: ResultSink) -> None:
+        """Send all results into ``results``."""
+        ...
+
+
+class ResultSink:
+    """Where results are pushed to: their events are handled first."""
+
+    def __init__(self, results: ObjectSendStream[Any], publish: Publish) -> None:
+        self._results = results
+        self._publish = publish
+        self.publish_error: BaseException | None = None
+
+    async def send(self, item: Any, handler: RecordsEvents) -> None:
+        """Handle the events of ``handler``, then hand ``item`` out."""
+        await self.flush(handler)
+        await self._results.send(item)
+
+    async def flush(self, handler: RecordsEvents) -> None:
+        """Handle the events of ``handler``."""
+        if handler.events:
+            try:
+                await self._publish(take_stream_events(handler))
+            except BaseException as error:
+                self.publish_error = error
+                raise
+
+
+class _HandlerResults(ObjectSendStream[Any]):
+    """The stream that a sending handler is given."""
+
+    def __init__(self, sink: ResultSink, handler: RecordsEvents, start: StartOnce) -> None:
+        self._sink = sink
+        self._handler = handler
+        self._start = start
+
+    async def send(self, item: Any) -> None:
+        self._start.has_given = True
+        await self._sink.send(item, self._handler)
+
+    async def send_eof(self) -> None:
+        """Nothing to do: the stream ends when the handler returns."""
+
+    async def aclose(self) -> None:
+        """Nothing to do: the stream ends when the handler returns."""
+
+
+def take_stream_events(handler: RecordsEvents) -> list[IEvent]:
+    """The events of ``handler`` that were not taken before; it is told that it may forget them."""
+    events = take_events(handler)
+    clear: Callable[[], None] | None = getattr(handler, "clear_events", None)
+    if clear is not None:
+        clear()
+    return events
+
+
+class ClosedEarly:
+    """``async with ClosedEarly(items)``: closes a stream that is left before its end, in the task that leaves.
+
+    Closing is shielded from cancellation by a scope, and bounded by ``CLEANUP_TIMEOUT``.
+    """
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: AsyncIterator[Any]) -> None:
+        self._items = items
+
+    async def __aenter__(self) -> AsyncIterator[Any]:
+        return self._items
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if exc is not None:
+            with anyio.move_on_after(CLEANUP_TIMEOUT, shield=True):
+                await close_stream(self._items)
+
+
+class StreamHandlerPlan:
+    """One streaming handler."""
+
+    def __init__(self, handler_type: type, middlewares: MiddlewareChain) -> None:
+        self.handler_type = handler_type
+        self.is_push = is_sending_handler(handler_type)
+        self._middlewares = middlewares
+
+    async def acquire(self, resolver: Resolver, /) -> StreamInvocation:
+        """The handler, inside the middlewares."""
+        handler: Any = await resolver.resolve(self.handler_type)
+        return _WrappedStream(handler, self._middlewares) if self._middlewares else handler
+
+    async def push(self, resolver: Resolver, request: Any, results: ResultSink) -> None:
+        """Run the handler, inside the middlewares, and send what it gives."""
+        handler: Any = await resolver.resolve(self.handler_type)
+        start = StartOnce()
+        outlet = _HandlerResults(results, handler, start)
+
+        async def attempt(request: Any) -> None:
+            start.check()
+            discard_events(handler)
+            try:
+                await self._run(handler, request, outlet)
+            except BaseException as error:
+                start.failed(error)
+                raise
+
+        await self._middlewares.wrap(attempt)(request)
+        await results.flush(handler)
+
+    async def _run(self, handler: Any, request: Any, outlet: _HandlerResults) -> None:
+        if self.is_push:
+            await handler.handle(request, outlet)
+            return
+        async with ClosedEarly(handler.handle(request)) as items:
+            async for item in items:
+                await outlet.send(item)
+
+
+class ScopedStreamPlan:
+    """A plan whose handler is resolved in a scope of its own, open as long as the stream."""
+
+    def __init__(self, plan: StreamHandlerPlan, container: Any) -> None:
+        self._plan = plan
+        self._container = container
+
+    @property
+    def is_push(self) -> bool:
+        """Whether the handler sends its results."""
+        return self._plan.is_push
+
+    async def acquire(self, resolver: Resolver, /) -> StreamInvocation:
+        """The stream; a scope is opened when it starts. A resolver that is a scope already is used as it is."""
+        return _ScopedStream(self._plan, resolver) if self._opens(resolver) else await self._plan.acquire(resolver)
+
+    async def push(self, resolver: Resolver, request: Any, results: ResultSink) -> None:
+        """Run the handler in a scope."""
+        if not self._opens(resolver):
+            await self._plan.push(resolver, request, results)
+            return
+        async with DispatchScope(resolver) as scope:
+            await self._plan.push(scope, request, results)
+
+    def _opens(self, resolver: Resolver) -> bool:
+        return resolver is self._container and needs_scope(resolver, self._plan.handler_type)
+
+
+class FallbackStreamPlan:
+    """A stream and another to fall back on."""
+
+    def __init__(self, policy: FallbackPolicy, primary: StreamPlan, fallback: StreamPlan) -> None:
+        self._policy = policy
+        self._primary = primary
+        self._fallback = fallback
+
+    @property
+    def is_push(self) -> bool:
+        """Whether one of the two sends its results."""
+        return self._primary.is_push or self._fallback.is_push
+
+    async def acquire(self, resolver: Resolver, /) -> StreamInvocation:
+        """The stream of the primary, which goes on with that of the fallback when it fails."""
+        return _StreamWithFallback(self._policy, self._primary, self._fallback, resolver)
+
+    async def push(self, resolver: Resolver, request: Any, results: ResultSink) -> None:
+        """Run the primary, and the fallback when it fails. A failure in the handling of events is none of it."""
+
+        async def primary() -> None:
+            await self._primary.push(resolver, request, results)
+
+        async def fallback() -> None:
+            if results.publish_error is not None:
+                raise results.publish_error
+            await self._fallback.push(resolver, request, results)
+
+        await run_with_fallback(self._policy, primary, fallback)
+
+
+def stream_plan(handler_type: type, container: Resolver, middlewares: MiddlewareChain) -> StreamPlan:
+    """The plan for one streaming handler, in a scope of ``container`` where it has scopes."""
+    plan = StreamHandlerPlan(handler_type, middlewares)
+    return ScopedStreamPlan(plan, container) if is_scoped(container) else plan
+
+
+class _RelayedStream(EventRelay):
+    """A stream in front of another one, whose events it relays."""
+
+    _inner: Any = None
+
+    @property
+    def events(self) -> Sequence[IEvent]:
+        return () if self._inner is None else self._inner.events
+
+    def take_events(self) -> list[IEvent]:
+        return take_stream_events(self._inner)
+
+
+class _WrappedStream(_RelayedStream):
+    """A streaming handler inside middlewares."""
+
+    def __init__(self, handler: StreamInvocation, middlewares: MiddlewareChain) -> None:
+        self._inner = handler
+        self._pipeline = wrap_stream(middlewares, self._attempt)
+
+    def handle(self, request: Any, /) -> AsyncIterator[Any]:
+        return self._pipeline(request)
+
+    def _attempt(self, request: Any) -> AsyncIterator[Any]:
+        discard_events(self._inner)  # of an attempt that failed before
+        items: AsyncIterator[Any] = self._inner.handle(request)
+        return items
+
+
+class _ScopedStream(_RelayedStream):
+    """A streaming handler in a scope."""
+
+    def __init__(self, plan: StreamHandlerPlan, container: Resolver) -> None:
+        self._plan = plan
+        self._container = container
+
+    async def handle(self, request: Any, /) -> AsyncGenerator[Any, None]:
+        async with DispatchScope(self._container) as resolver:
+            self._inner = await self._plan.acquire(resolver)
+            async with ClosedEarly(self._inner.handle(request)) as items:
+                async for item in items:
+                    yield item
+
+
+_END: Any = object()
+
+
+class _StreamWithFallback(_RelayedStream):
+    """The stream of the primary, then, where it fails, that of the fallback.
+
+    The circuit breaker guards the start of the primary, up to its first result. A failure after that
+    is reported to it: no call of the breaker is held while the consumer has a result.
+    """
+
+    def __init__(self, policy: FallbackPolicy, primary: StreamPlan, fallback: StreamPlan, resolver: Resolver) -> None:
+        self._policy = policy
+        self._primary = primary
+        self._fallback = fallback
+        self._resolver = resolver
+
+    async def handle(self, request: Any, /) -> AsyncGenerator[Any, None]:
+        try:
+            async with ClosedEarly(await self._start(self._primary, request)) as items:
+                item = await guarded(self._policy, lambda: _next(items))
+                while item is not _END:
+                    yield item
+                    item = await self._next_guarded(items)
+            return
+        except Exception as error:  # noqa: BLE001  # raised again where the policy says so
+            if not falls_back(self._policy, error):
+                raise
+        async with ClosedEarly(await self._start(self._fallback, request)) as items:
+            async for item in items:
+                yield item
+
+    async def _start(self, plan: StreamPlan, request: Any) -> AsyncIterator[Any]:
+        self._inner = await plan.acquire(self._resolver)
+        items: AsyncIterator[Any] = self._inner.handle(request)
+        return items
+
+    async def _next_guarded(self, items: AsyncIterator[Any]) -> Any:
+        try:
+            return await _next(items)
+        except Exception as error:
+            await guarded(self._policy, _failing(error))
+            raise
+
+
+async def _next(items: AsyncIterator[Any]) -> Any:
+    try:
+        return await items.__anext__()
+    except StopAsyncIteration:
+        return _END
+
+
+def _failing(error: Exception) -> Callable[[], Awaitable[Any]]:
+    async def fail() -> Any:
+        raise error
+
+    return fail

@@ -1,0 +1,21 @@
+"""What dispatching a message gives."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Generic
+
+from typing_extensions import TypeVar
+
+from cqrs.events.event import IEvent
+
+_ResponseT = TypeVar("_ResponseT", covariant=True)
+
+
+@dataclasses.dataclass(slots=True)
+class RequestDispatchResult(Generic[_ResponseT]):
+    """A response and the events that were recorded on the way to it."""
+
+    response: _ResponseT
+    events: Sequence[IEvent] = dataclasses.field(default_factory=list[IEvent])

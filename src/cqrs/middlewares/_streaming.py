@@ -1,0 +1,156 @@
+"""Middlewares around a stream whose results are pulled, in the consumer's own task."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator
+from typing import Any
+
+from cqrs.exceptions import StreamAlreadyStartedError
+from cqrs.middlewares.base import MiddlewareChain, StreamHandleType, StreamMiddleware
+
+
+def wrap_stream(chain: MiddlewareChain, handle: StreamHandleType) -> StreamHandleType:
+    """``handle`` with all middlewares around the whole stream."""
+    for middleware in reversed(chain.middlewares):
+        if isinstance(middleware, StreamMiddleware):
+            handle = _hooked(middleware, handle)
+        else:
+            handle = _driven(middleware, handle)
+    return handle
+
+
+async def close_stream(items: AsyncIterator[Any]) -> None:
+    """Close ``items`` where they can be closed."""
+    close = getattr(items, "aclose", None)
+    if close is not None:
+        await close()
+
+
+def _hooked(middleware: StreamMiddleware, handle: StreamHandleType) -> StreamHandleType:
+    def around(request: Any) -> AsyncIterator[Any]:
+        return middleware.stream(request, handle)
+
+    return around
+
+
+def _driven(middleware: Any, handle: StreamHandleType) -> StreamHandleType:
+    def around(request: Any) -> AsyncIterator[Any]:
+        return _pull(middleware, request, handle)
+
+    return around
+
+
+class StartOnce:
+    """A stream may be run again, as a retry does, until its first result is out."""
+
+    __slots__ = ("_failure", "has_given")
+
+    def __init__(self) -> None:
+        self.has_given = False
+        self._failure: BaseException | None = None
+
+    def check(self) -> None:
+        """:raises StreamAlreadyStartedError: results are out; what failed then is the cause."""
+        if self.has_given and self._failure is not None:
+            raise StreamAlreadyStartedError(
+                "Results of this stream were handed out, so its handler cannot be run again."
+            ) from self._failure
+
+    def failed(self, error: BaseException) -> None:
+        """Remember what ended the run."""
+        self._failure = error
+
+
+class _Rest:
+    """The rest of the pipeline as a plain middleware calls it: returns None when the stream has ended."""
+
+    def __init__(self, handle: StreamHandleType, outlet: _Outlet) -> None:
+        self._handle = handle
+        self._outlet = outlet
+
+    async def __call__(self, request: Any) -> None:
+        self._outlet.start.check()
+        items = self._handle(request)
+        try:
+            async for item in items:
+                await self._outlet.give(item)
+        except BaseException as error:
+            self._outlet.start.failed(error)
+            await close_stream(items)
+            raise
+
+
+class _Mark:
+    """Awaited when a result is let out: passes every ``await`` on the way to the one who drives the coroutine."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield self
+
+
+class _Outlet:
+    """Where a middleware that is suspended in ``await handle(request)`` lets results out."""
+
+    def __init__(self) -> None:
+        self.items: deque[Any] = deque()
+        self.start = StartOnce()
+        self.mark = _Mark()
+
+    async def give(self, item: Any) -> None:
+        self.start.has_given = True
+        self.items.append(item)
+        await self.mark
+
+
+async def _pull(middleware: Any, request: Any, handle: StreamHandleType) -> AsyncGenerator[Any, None]:
+    """The results of a stream inside a plain middleware, which is driven from here, in the consumer's task."""
+    outlet = _Outlet()
+    coroutine = _call(middleware, request, _Rest(handle, outlet))
+    is_suspended = False
+    try:
+        while not await _Step(coroutine, outlet.mark):
+            is_suspended = True
+            yield outlet.items.popleft()
+            is_suspended = False
+    finally:
+        if is_suspended:
+            await _close(coroutine, outlet.mark)
+
+
+async def _call(middleware: Any, request: Any, rest: _Rest) -> None:
+    await middleware(request, rest)
+
+
+async def _close(coroutine: Coroutine[Any, Any, None], mark: _Mark) -> None:
+    """Tell a coroutine that is suspended at a result that nobody wants more, and run it to its end."""
+    try:
+        if not await _Step(coroutine, mark, GeneratorExit()):
+            raise RuntimeError("a middleware or streaming handler ignored GeneratorExit")
+    except GeneratorExit:
+        pass
+
+
+class _Step:
+    """Runs a coroutine until it lets a result out (False) or ends (True); the event loop sees its other awaits."""
+
+    __slots__ = ("_coroutine", "_error", "_mark")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], mark: _Mark, error: BaseException | None = None) -> None:
+        self._coroutine = coroutine
+        self._mark = mark
+        self._error = error
+
+    def __await__(self) -> Generator[Any, Any, bool]:
+        coroutine = self._coroutine
+        try:
+            trap = coroutine.send(None) if self._error is None else coroutine.throw(self._error)
+            while trap is not self._mark:
+                try:
+                    answer = yield trap
+                except BaseException as error:  # noqa: BLE001  # handed on, cancellation included
+                    trap = coroutine.throw(error)
+                else:
+                    trap = coroutine.send(answer)
+        except StopIteration:
+            return True
+        return False
