@@ -18,6 +18,7 @@ STREAM_BY_HAND = "stream item, container returns type_()"
 STREAM_DI = "stream item, bootstrap_streaming(di.Container())"
 IMPORT_CQRS = "import cqrs"
 IMPORT_FLOOR = "import anyio, pydantic"
+IMPORT_IN_USE = "import anyio, pydantic; a task group's name, a model"
 
 LIMITS = (10, 4_000)
 MANY = (1_000, 4_000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio
@@ -76,7 +76,7 @@ async def bare_task_group(clock: Clock) -> Values:
     return {line: await clock.seconds(_in_task_group(handler.handle), EVENTS[:10]) for line, handler in bare.items()}
 
 
-def _in_task_group(handle: Callable[[Ticked], Awaitable[None]]) -> Call:
+def _in_task_group(handle: Callable[[Ticked], Coroutine[Any, Any, None]]) -> Call:
     async def run(events: list[Ticked]) -> None:
         async with anyio.create_task_group() as group:
             for event in events:

@@ -14,6 +14,7 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 _T = TypeVar("_T")
+_NEVER = object()
 
 
 class SingleErrorTaskGroup:
@@ -58,10 +59,7 @@ def raise_failures(failures: Any, message: str) -> None:
 
 
 class Watched(Generic[_T]):
-    """Awaits a coroutine in the same task and calls ``on_suspend`` when it suspends for the first time.
-
-    Whatever the event loop sends or throws goes straight to the coroutine: neither side can tell the difference.
-    """
+    """Awaits a coroutine in the same task and calls ``on_suspend`` when it suspends for the first time."""
 
     __slots__ = ("_coroutine", "_on_suspend")
 
@@ -70,18 +68,37 @@ class Watched(Generic[_T]):
         self._on_suspend = on_suspend
 
     def __await__(self) -> Generator[Any, Any, _T]:
-        coroutine = self._coroutine
-        try:
-            trap = coroutine.send(None)
-            self._on_suspend()
-            while True:
-                try:
-                    answer = yield trap
-                except BaseException as error:  # noqa: BLE001  # handed on, GeneratorExit and cancellation alike
-                    trap = coroutine.throw(error)
-                else:
-                    trap = coroutine.send(answer)
-        except StopIteration as finished:
-            result: _T = finished.value
-            return result
+        result: _T
+        _, result = yield from drive(self._coroutine, on_suspend=self._on_suspend)
+        return result
 
+
+def drive(
+    coroutine: Coroutine[Any, Any, Any],
+    *,
+    throw: BaseException | None = None,
+    until: object = _NEVER,
+    on_suspend: Callable[[], None] | None = None,
+) -> Generator[Any, Any, tuple[bool, Any]]:
+    """Run ``coroutine`` inside an ``__await__``: to its end (True, its result), or until it yields ``until`` (False).
+
+    What else it yields goes to the event loop, and what the event loop sends or throws goes to it:
+    neither side can tell the difference.
+
+    :param throw: raised in the coroutine first.
+    :param on_suspend: called when the coroutine suspends for the first time.
+    """
+    try:
+        trap = coroutine.send(None) if throw is None else coroutine.throw(throw)
+        if on_suspend is not None:
+            on_suspend()
+        while trap is not until:
+            try:
+                answer = yield trap
+            except BaseException as error:  # noqa: BLE001, PERF203  # handed on, GeneratorExit and cancellation alike
+                trap = coroutine.throw(error)
+            else:
+                trap = coroutine.send(answer)
+    except StopIteration as finished:
+        return True, finished.value
+    return False, None

@@ -22,7 +22,8 @@ def type_arguments(klass: type, origin: type) -> tuple[Any, ...] | None:
         base_origin = typing.get_origin(base) or base
         if not (is_class(base_origin) and issubclass(base_origin, origin)):
             continue
-        arguments = typing.get_args(base)
+        # Some aliases give None for the type of None, others that type.
+        arguments = tuple(types.NoneType if argument is None else argument for argument in typing.get_args(base))
         if base_origin is origin:
             return arguments or None
         inherited = type_arguments(base_origin, origin)
@@ -32,12 +33,13 @@ def type_arguments(klass: type, origin: type) -> tuple[Any, ...] | None:
 
 
 def concrete_argument(klass: type, origin: type, position: int) -> Any | None:
-    """The argument at ``position`` where it is a class or special form; None where it is open or absent."""
+    """The argument at ``position`` where it is a class or special form; None where it is open, ``Any`` or absent."""
     arguments = type_arguments(klass, origin)
     if arguments is None or len(arguments) <= position:
         return None
     argument = arguments[position]
-    return None if is_open(argument) or isinstance(argument, (str, typing.ForwardRef)) else argument
+    unknown = argument is Any or is_open(argument) or isinstance(argument, (str, typing.ForwardRef))
+    return None if unknown else argument
 
 
 def concrete_class(klass: type, origin: type, position: int) -> type | None:
@@ -74,8 +76,11 @@ def _bindings(generic: type, arguments: Sequence[Any]) -> dict[Any, Any]:
 
 
 def is_class(annotation: Any) -> TypeGuard[type]:
-    """Whether ``annotation`` is a class. Python 3.10 says so of ``list[int]`` as well, this does not."""
-    return isinstance(annotation, type) and not is_generic_alias(annotation)
+    """Whether ``annotation`` is a class of which ``issubclass`` can be asked.
+
+    ``list[int]``, to Python 3.10, and ``Any``, to later ones, are classes too; here they are not.
+    """
+    return isinstance(annotation, type) and annotation is not Any and not is_generic_alias(annotation)
 
 
 def is_generic_alias(annotation: Any) -> bool:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from cqrs.events.event_source import RecordsEvents, discard_events, take_events
 from cqrs._fallback import FallbackPolicy, run_with_fallback
 from cqrs.container.protocol import Resolver
 from cqrs.container.scope import DispatchScope, is_scoped, needs_scope
 from cqrs.events.event import IEvent
+from cqrs.events.event_source import RecordsEvents, discard_events, take_events
 from cqrs.middlewares.base import MiddlewareChain
 from cqrs.requests.cor_request_handler import ChainRun
 
@@ -48,12 +48,12 @@ class Plan(Protocol):
 class HandlerPlan:
     """One handler."""
 
-    def __init__(self, handler_type: type, middlewares: MiddlewareChain) -> None:
+    def __init__(self, handler_type: type[Any], middlewares: MiddlewareChain) -> None:
         self._handler_type = handler_type
         self._middlewares = middlewares
 
     @property
-    def handler_types(self) -> tuple[type, ...]:
+    def handler_types(self) -> tuple[type[Any], ...]:
         """What is resolved."""
         return (self._handler_type,)
 
@@ -72,7 +72,7 @@ class HandlerPlan:
 class ChainPlan:
     """A chain of handlers. Middlewares are around the chain as a whole."""
 
-    def __init__(self, handler_types: Sequence[type], middlewares: MiddlewareChain) -> None:
+    def __init__(self, handler_types: Sequence[type[Any]], middlewares: MiddlewareChain) -> None:
         self.handler_types = tuple(handler_types)
         self._middlewares = middlewares
 
@@ -122,7 +122,9 @@ class FallbackPlan:
         return Entry(self.acquire, container)
 
 
-def handler_plan(handler_types: type | Sequence[type], container: Resolver, middlewares: MiddlewareChain) -> Plan:
+def handler_plan(
+    handler_types: type[Any] | Sequence[type[Any]], container: Resolver, middlewares: MiddlewareChain
+) -> Plan:
     """The plan for one handler, or for a chain of them, in a scope of ``container`` where it has scopes."""
     plan: HandlerPlan | ChainPlan
     if isinstance(handler_types, type):

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 import anyio
 from anyio.abc import ObjectSendStream
 
-from cqrs.events.event_source import EventRelay, RecordsEvents, discard_events, take_events
 from cqrs._fallback import FallbackPolicy, falls_back, guarded, run_with_fallback
 from cqrs.container.protocol import Resolver
 from cqrs.container.scope import CLEANUP_TIMEOUT, DispatchScope, is_scoped, needs_scope
 from cqrs.events.event import IEvent
+from cqrs.events.event_source import EventRelay, RecordsEvents, discard_events, take_events
 from cqrs.middlewares._streaming import StartOnce, close_stream, wrap_stream
 from cqrs.middlewares.base import MiddlewareChain
 from cqrs.requests._binding import is_sending_handler
@@ -127,7 +127,7 @@ class ClosedEarly:
 class StreamHandlerPlan:
     """One streaming handler."""
 
-    def __init__(self, handler_type: type, middlewares: MiddlewareChain) -> None:
+    def __init__(self, handler_type: type[Any], middlewares: MiddlewareChain) -> None:
         self.handler_type = handler_type
         self.is_push = is_sending_handler(handler_type)
         self._middlewares = middlewares
@@ -223,7 +223,7 @@ class FallbackStreamPlan:
         await run_with_fallback(self._policy, primary, fallback)
 
 
-def stream_plan(handler_type: type, container: Resolver, middlewares: MiddlewareChain) -> StreamPlan:
+def stream_plan(handler_type: type[Any], container: Resolver, middlewares: MiddlewareChain) -> StreamPlan:
     """The plan for one streaming handler, in a scope of ``container`` where it has scopes."""
     plan = StreamHandlerPlan(handler_type, middlewares)
     return ScopedStreamPlan(plan, container) if is_scoped(container) else plan
@@ -297,7 +297,7 @@ class _StreamWithFallback(_RelayedStream):
                     yield item
                     item = await self._next_guarded(items)
             return
-        except Exception as error:  # noqa: BLE001  # raised again where the policy says so
+        except Exception as error:  # raised again where the policy says so
             if not falls_back(self._policy, error):
                 raise
         async with ClosedEarly(await self._start(self._fallback, request)) as items:

@@ -11,9 +11,7 @@ _T = TypeVar("_T")
 class ICircuitBreaker(Protocol):
     """Stops calling what keeps failing. One breaker serves many callees, told apart by identifier."""
 
-    async def call(
-        self, identifier: type | str, func: Callable[..., Awaitable[_T]], *args: Any, **kwargs: Any
-    ) -> _T:
+    async def call(self, identifier: type | str, func: Callable[..., Awaitable[_T]], *args: Any, **kwargs: Any) -> _T:
         """Call ``func`` and count how it ends, under the circuit of ``identifier``.
 
         :raises Exception: what ``func`` raised, or, while the circuit is open, an error of the

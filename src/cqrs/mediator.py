@@ -8,7 +8,6 @@ from typing import Any
 
 from typing_extensions import Self
 
-from cqrs.events.event_source import take_events
 from cqrs._invocation import Entry, Invocation
 from cqrs.container.protocol import Container, Resolver
 from cqrs.container.scope import DispatchScope, ScopeStrategy, check_scope_strategy
@@ -20,6 +19,7 @@ from cqrs.dispatcher.streaming import StreamingRequestDispatcher
 from cqrs.events.event import IEvent
 from cqrs.events.event_emitter import EmitsEvents, EventEmitter
 from cqrs.events.event_processor import EventProcessor
+from cqrs.events.event_source import take_events
 from cqrs.events.failure_policy import EventErrorHook, EventFailurePolicy
 from cqrs.events.map import EventMap
 from cqrs.message_brokers.protocol import MessageBroker
@@ -176,7 +176,7 @@ class EventMediator:
         scope_strategy: ScopeStrategy = ScopeStrategy.HANDLER,
     ) -> None:
         options: dict[str, Any] = {}
-        if issubclass(dispatcher_type, EventDispatcher) and dispatcher_type.__init__ is EventDispatcher.__init__:
+        if dispatcher_type.__init__ is EventDispatcher.__init__:
             options = {
                 "message_broker": message_broker,
                 "max_concurrent_event_handlers": max_concurrent_event_handlers,

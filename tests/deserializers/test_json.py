@@ -206,7 +206,9 @@ def test_dataclass_event_survives_json_whatever_it_holds(
     raw: bytes, amount: decimal.Decimal, number: float, when: dt.datetime, text: str
 ) -> None:
     """Any bytes, decimal, float, time and text survive in a dataclass event, alone and nested."""
-    event = dataclasses.replace(EVERYTHING, raw=raw, amount=amount, number=number, inner=Inner(raw, when), pair=(1, text))
+    event = dataclasses.replace(
+        EVERYTHING, raw=raw, amount=amount, number=number, inner=Inner(raw, when), pair=(1, text)
+    )
     assert JsonDeserializer(Everything)(default_serializer(event)) == event
 
 

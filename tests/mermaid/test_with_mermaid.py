@@ -70,7 +70,7 @@ def handler(name: str, request: Any, response: Any, qualname: str | None = None)
 
 
 RESERVED = [
-    "direction TB", "TBook", "Xdirection", "TB",
+    "1. first", "direction TB", "TBook", "Xdirection", "TB",
     "end", "class", "participant", "alt", "else", "loop", "note", "Note", "namespace", "click", "style", "link",
     "href", "callback", "direction", "LR", "TD", "actor", "as", "activate", "title", "accTitle", "accDescr",
     "classDef", "cssClass", "default", "graph", "par", "rect", "box", "create", "destroy", "autonumber", "over",

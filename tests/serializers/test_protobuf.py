@@ -114,7 +114,6 @@ def test_wrong_classes_are_refused_at_once(event: Any, proto: Any) -> None:
 def test_modules_load_without_protobuf() -> None:
     """Neither module imports protobuf: events bring the messages themselves."""
     code = (
-        "import sys, cqrs.serializers.protobuf, cqrs.deserializers.protobuf;"
-        "sys.exit('google.protobuf' in sys.modules)"
+        "import sys, cqrs.serializers.protobuf, cqrs.deserializers.protobuf;sys.exit('google.protobuf' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -179,7 +179,7 @@ class _Circuit:
         """Count a call that was answered, and close the circuit if it was the trial."""
         if is_trial:
             self._move_to(self._states.CLOSED)
-        elif self._state() is self._states.CLOSED:
+        else:
             self._storage.reset_counter()
         self._tell("success")
 

@@ -73,7 +73,12 @@ class DependencyInjectorCQRSContainer(Container[containers.Container]):
         :raises ContainerNotAttachedError: no container is attached.
         """
         provide = self._found.get(type_) or self._find(type_)
-        instance = provide()
+        try:
+            instance = provide()
+        except RuntimeError as error:
+            if "event loop" in str(error) and not _is_asyncio():
+                raise _needs_asyncio(type_) from error
+            raise
         # Asks the class, as inspect.isawaitable does at four times the cost.
         if hasattr(instance.__class__, "__await__"):
             instance = await _awaited(type_, instance)
@@ -131,7 +136,8 @@ def _class_of_other(provider: Any) -> type | None:
     if _is(provider, providers.Callable, providers.BaseResource):
         return _class_made_by(provider.provides)
     if _is(provider, providers.Object) and not _is(provider, providers.Configuration, providers.DependenciesContainer):
-        return None if provider.provides is None else type(provider.provides)
+        provided: object = provider.provides
+        return None if provided is None else type(provided)
     return None
 
 
@@ -145,8 +151,9 @@ def _class_made_by(provides: Any) -> type | None:
         return provides
     if not inspect.isroutine(provides):
         return None
-    hint = _return_hint(inspect.unwrap(provides))
-    if inspect.isgeneratorfunction(provides) or inspect.isasyncgenfunction(provides):
+    function = inspect.unwrap(provides)
+    hint = _return_hint(function)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         hint = next(iter(typing.get_args(hint)), None)
     origin = typing.get_origin(hint) or hint
     return origin if inspect.isclass(origin) and origin is not type(None) else None
@@ -162,13 +169,9 @@ def _return_hint(function: Any) -> Any:
 async def _awaited(type_: Any, pending: Any) -> Any:
     if not hasattr(pending, "add_done_callback"):
         return await pending
-    if not anyio.get_cancelled_exc_class().__module__.startswith("asyncio"):
+    if not _is_asyncio():
         pending.cancel()
-        raise _failure(
-            type_,
-            "its provider works asynchronously, and dependency-injector can do that on asyncio only. On trio an "
-            "'async def' can be resolved itself, but be neither singleton, nor resource, nor injected.",
-        )
+        raise _needs_asyncio(type_)
     return await _result_of(pending)
 
 
@@ -188,6 +191,18 @@ async def _result_of(future: Any) -> Any:
 
 def _wake(event: anyio.Event, _future: object) -> None:
     event.set()
+
+
+def _is_asyncio() -> bool:
+    return anyio.get_cancelled_exc_class().__module__.startswith("asyncio")
+
+
+def _needs_asyncio(type_: Any) -> DependencyResolutionError:
+    return _failure(
+        type_,
+        "its provider works asynchronously, and dependency-injector can do that on asyncio only. On trio an "
+        "'async def' can be resolved itself, but be neither singleton, nor resource, nor injected.",
+    )
 
 
 def _failure(type_: Any, reason: str) -> DependencyResolutionError:

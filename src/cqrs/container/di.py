@@ -81,6 +81,8 @@ class DIContainer(Container[di.Container]):
         plan = self._plan(type_)
         if plan.direct is not None:
             return plan.direct()  # type: ignore[no-any-return]
+        if not plan.needs_scope:
+            return await self.execute(type_, self.enter_state(ResourceStack()))  # type: ignore[no-any-return]
         async with DispatchScope(self) as resolver:
             return await resolver.resolve(type_)
 
@@ -159,11 +161,11 @@ class _RequestScope(AbstractAsyncContextManager["_RequestScope", None]):
         await resources.__aexit__(*failure)
 
     async def resolve(self, type_: type[T]) -> T:
-        if self._state is None:
-            raise _failure(type_, "its scope is not open.")
         while self._is_resolving:  # two at a time would make twice what they share
             self._resolved = self._resolved or anyio.Event()
             await self._resolved.wait()
+        if self._state is None:
+            raise _failure(type_, "its scope is not open.")
         self._is_resolving = True
         try:
             return await self._container.execute(type_, self._state)  # type: ignore[no-any-return]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cqrs.events.event_source import take_events
 from cqrs._invocation import Entry, FallbackPlan, Plan, handler_plan
 from cqrs.container.protocol import Resolver
 from cqrs.dispatcher.models import RequestDispatchResult
+from cqrs.events.event_source import take_events
 from cqrs.exceptions import RequestHandlerDoesNotExist, RequestHandlerTypeError, name_of
 from cqrs.middlewares.base import MiddlewareChain
 from cqrs.requests.fallback import RequestHandlerFallback
@@ -58,11 +58,12 @@ class RequestDispatcher:
             return FallbackPlan(binding, self._plan_of(binding.primary), self._plan_of(binding.fallback))
         return self._plan_of(binding)
 
-    def _plan_of(self, handler_types: type | Sequence[type]) -> Plan:
+    def _plan_of(self, handler_types: type[Any] | Sequence[type[Any]]) -> Plan:
+        name = name_of(handler_types)
         if isinstance(handler_types, type) and issubclass(
             handler_types, (StreamingRequestHandler, SendStreamRequestHandler)
         ):
             raise RequestHandlerTypeError(
-                f"{name_of(handler_types)} streams its results: send the request through StreamingRequestMediator.stream()."
+                f"{name} streams its results: send the request through StreamingRequestMediator.stream()."
             )
         return handler_plan(handler_types, self._container, self._middlewares)

@@ -67,10 +67,10 @@ class StreamHome:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         tasks, self._tasks = self._tasks, None
-        assert tasks is not None
+        if tasks is None:
+            return None
         with anyio.move_on_after(CLEANUP_TIMEOUT, shield=True):
-            while self._strays:
-                await _end(self._strays.popleft())
+            await self._end_strays()
         tasks.cancel_scope.cancel()
         return await tasks.__aexit__(exc_type, exc, traceback)
 
@@ -78,17 +78,27 @@ class StreamHome:
         """End ``items`` in a task, at once; where the garbage collector runs in another thread, later."""
         self._strays.append(items)
         if self._tasks is not None and threading.get_ident() == self._thread:
-            self._tasks.start_soon(self._end_strays)
+            self._tasks.start_soon(self._end_strays_shielded)
 
-    def start(self, pipe: _Pipe) -> None:
-        """Run the sending side of ``pipe``."""
-        assert self._tasks is not None
+    def start(self, pipe: _Pipe, request_type: type[Any]) -> None:
+        """Run the sending side of ``pipe``.
+
+        :raises StreamUsageError: this has not been entered.
+        """
+        if self._tasks is None:
+            raise StreamUsageError(
+                f"The handler of {name_of(request_type)} sends its results from a task of its own: consume them "
+                f"with 'async with mediator.stream(request) as results', or enter the mediator first."
+            )
         self._tasks.start_soon(pipe.run)
 
-    async def _end_strays(self) -> None:
+    async def _end_strays_shielded(self) -> None:
         with anyio.move_on_after(CLEANUP_TIMEOUT, shield=True):
-            while self._strays:
-                await _end(self._strays.popleft())
+            await self._end_strays()
+
+    async def _end_strays(self) -> None:
+        while self._strays:
+            await _end(self._strays.popleft())
 
 
 async def _end(items: AsyncGenerator[Any, None]) -> None:
@@ -112,7 +122,7 @@ class ResultStream(AbstractAsyncContextManager["ResultStream[Any]"], AsyncIterat
     that the consumer did not get to see is raised at the end of the block.
     """
 
-    def __init__(self, source: ResultSource, request_type: type, max_buffer_size: float, home: StreamHome) -> None:
+    def __init__(self, source: ResultSource, request_type: type[Any], max_buffer_size: float, home: StreamHome) -> None:
         self._source = source
         self._request_type = request_type
         self._max_buffer_size = max_buffer_size
@@ -137,13 +147,8 @@ class ResultStream(AbstractAsyncContextManager["ResultStream[Any]"], AsyncIterat
         if not self._source.is_push:
             self._items = self._source.pull()
             return await self._items.__anext__()
-        if not self._home.is_open:
-            raise StreamUsageError(
-                f"The handler of {name_of(self._request_type)} sends its results from a task of its own: "
-                f"consume it with 'async with mediator.stream(request) as results', or enter the mediator first."
-            )
         self._pipe = _Pipe(self._source, self._max_buffer_size)
-        self._home.start(self._pipe)
+        self._home.start(self._pipe, self._request_type)
         result: _ResultT = await self._pipe.receive()
         return result
 
@@ -171,8 +176,8 @@ class ResultStream(AbstractAsyncContextManager["ResultStream[Any]"], AsyncIterat
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        assert self._tasks is not None
-        assert self._pipe is not None
+        if self._tasks is None or self._pipe is None:
+            return None
         self._pipe.cancel()
         try:
             suppressed = await self._tasks.__aexit__(exc_type, exc, traceback)

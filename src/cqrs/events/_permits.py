@@ -17,19 +17,19 @@ from anyio import CancelScope, CapacityLimiter, WouldBlock
 class Loan:
     """The permit of a running handler, to be used by one nested handler at a time."""
 
-    __slots__ = ("_limiter", "_lock", "_outer", "is_over")
+    __slots__ = ("_lock", "is_over", "limiter", "outer")
 
     def __init__(self, limiter: CapacityLimiter, outer: Loan | None) -> None:
-        self._limiter = limiter
-        self._outer = outer
+        self.limiter = limiter
+        self.outer = outer
         self._lock: anyio.Lock | None = None
         self.is_over = False
 
     def find(self, limiter: CapacityLimiter) -> Loan | None:
         """This loan, or the nearest one around it, that is a token of ``limiter``."""
         loan: Loan | None = self
-        while loan is not None and (loan._limiter is not limiter or loan.is_over):
-            loan = loan._outer
+        while loan is not None and (loan.limiter is not limiter or loan.is_over):
+            loan = loan.outer
         return loan
 
     async def acquire(self) -> None:
@@ -59,7 +59,7 @@ class Permit:
     :param loan: what to fall back on while the limiter has no token, instead of waiting for it.
     """
 
-    __slots__ = ("_borrowed", "_limiter", "_loan", "_token", "_own", "_wait")
+    __slots__ = ("_borrowed", "_limiter", "_loan", "_own", "_token", "_wait")
 
     def __init__(self, limiter: CapacityLimiter, loan: Loan | None) -> None:
         self._limiter = limiter

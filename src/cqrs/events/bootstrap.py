@@ -20,7 +20,10 @@ def setup_mediator(
     events_mapper: Callable[[EventMap], None] | None = None,
     **options: Any,
 ) -> EventMediator:
-    """A mediator for the events that ``events_mapper`` binds. ``options`` are the keyword parameters of ``EventMediator``."""
+    """A mediator for the events that ``events_mapper`` binds.
+
+    :param options: the keyword parameters of ``EventMediator``.
+    """
     return EventMediator(
         filled(EventMap(), events_mapper), adapted_container(container), chain_of(middlewares), **options
     )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import pydantic
-from typing_extensions import Self, TypeVar
+from typing_extensions import Self, TypeVar, dataclass_transform
 
 from cqrs._dataclass_codec import DATACLASS_CONFIG, dataclass_from_dict, dataclass_to_dict
 from cqrs.events._specialise import specialised_dataclass
@@ -72,8 +72,13 @@ class DCEvent(IEvent):
         return dataclass_to_dict(self)
 
 
-class PydanticEvent(pydantic.BaseModel, IEvent, frozen=True):
+# Frozen by configuration, not by ``frozen=True`` in the class line: type checkers would ask every subclass to
+# repeat that. Decorated, so that pyright lets those who repeat it do so.
+@dataclass_transform(kw_only_default=True, field_specifiers=(pydantic.Field, pydantic.PrivateAttr))
+class PydanticEvent(pydantic.BaseModel, IEvent):
     """An event that is a frozen pydantic model. ``Event`` is this class."""
+
+    model_config = pydantic.ConfigDict(frozen=True)
 
     @classmethod
     def from_dict(cls, **kwargs: Any) -> Self:
@@ -100,7 +105,8 @@ class DCDomainEvent(DCEvent, IDomainEvent):
     """A domain event that is a frozen dataclass."""
 
 
-class PydanticDomainEvent(PydanticEvent, IDomainEvent, frozen=True):
+@dataclass_transform(kw_only_default=True, field_specifiers=(pydantic.Field, pydantic.PrivateAttr))
+class PydanticDomainEvent(PydanticEvent, IDomainEvent):
     """A domain event that is a frozen pydantic model. ``DomainEvent`` is this class."""
 
 
@@ -169,7 +175,8 @@ class DCNotificationEvent(DCEvent, INotificationEvent[PayloadT], Generic[Payload
         return hash(self.event_id)
 
 
-class PydanticNotificationEvent(PydanticEvent, INotificationEvent[PayloadT], Generic[PayloadT], frozen=True):
+@dataclass_transform(kw_only_default=True, field_specifiers=(pydantic.Field, pydantic.PrivateAttr))
+class PydanticNotificationEvent(PydanticEvent, INotificationEvent[PayloadT], Generic[PayloadT]):
     """A notification event that is a frozen pydantic model. ``NotificationEvent`` is this class."""
 
     model_config = pydantic.ConfigDict(from_attributes=True)

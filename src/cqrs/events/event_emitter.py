@@ -6,10 +6,10 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from cqrs.events.event_source import take_events
 from cqrs._invocation import FallbackPlan, Plan, handler_plan
 from cqrs.container.protocol import Resolver
 from cqrs.events.event import IDomainEvent, IEvent, INotificationEvent
+from cqrs.events.event_source import take_events
 from cqrs.events.fallback import EventHandlerFallback
 from cqrs.events.map import EventBinding, EventMap
 from cqrs.exceptions import MessageBrokerNotConfiguredError, name_of
@@ -25,7 +25,9 @@ _logger = logging.getLogger("cqrs")
 class EmitsEvents(Protocol):
     """Anything that can tell of an event."""
 
-    async def emit(self, event: IEvent) -> Sequence[IEvent]: ...
+    async def emit(self, event: IEvent) -> Sequence[IEvent]:
+        """Tell all who are to know of ``event``; give the events that follow from it."""
+        ...
 
 
 class EventEmitter:
@@ -72,7 +74,7 @@ class EventEmitter:
             following.extend(await deliver(event, self._container))
         return following
 
-    def deliveries(self, event_type: type) -> Sequence[Delivery]:
+    def deliveries(self, event_type: type[Any]) -> Sequence[Delivery]:
         """Who is told of events of ``event_type``, in order. Compiled on first use, and after each binding."""
         if self._revision != self._event_map.revision:
             self._deliveries.clear()
@@ -82,7 +84,7 @@ class EventEmitter:
             deliveries = self._deliveries[event_type] = self._compile(event_type)
         return deliveries
 
-    def _compile(self, event_type: type) -> Sequence[Delivery]:
+    def _compile(self, event_type: type[Any]) -> Sequence[Delivery]:
         if issubclass(event_type, INotificationEvent) and not issubclass(event_type, IDomainEvent):
             return (self._send_to_broker,)
         deliveries = [_to_handler(self._plan(binding)) for binding in self._event_map.handlers_of(event_type)]
@@ -114,11 +116,12 @@ class HandlerEmitter(EventEmitter):
     What the reader's side needs: the notification events that it is given came out of the broker.
     """
 
-    def _compile(self, event_type: type) -> Sequence[Delivery]:
+    def _compile(self, event_type: type[Any]) -> Sequence[Delivery]:
         if self._event_map.handlers_of(event_type):
             return [_to_handler(self._plan(binding)) for binding in self._event_map.handlers_of(event_type)]
+        name = name_of(event_type)
         if self._message_broker is None and issubclass(event_type, INotificationEvent):
-            _logger.warning("Handlers for event %s not found", name_of(event_type))
+            _logger.warning("Handlers for event %s not found", name)
             return ()
         return super()._compile(event_type)
 

@@ -7,8 +7,8 @@ from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
-from cqrs.events.event_source import EventSource
 from cqrs.events.event import IEvent
+from cqrs.events.event_source import EventSource
 
 E = TypeVar("E", bound=IEvent, contravariant=True)
 """The event that a handler takes."""

@@ -6,6 +6,7 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Awaitable, Sequence
+
 import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import RunVar
@@ -211,5 +212,3 @@ class _FanOut:
         if self._tasks is not None and self._may_grow():
             self._workers += 1
             self._tasks.start_soon(self._work, Permit(self._limiter, None))
-
-

@@ -14,7 +14,9 @@ class RecordsEvents(Protocol):
     """Anything with an ``events`` attribute."""
 
     @property
-    def events(self) -> Sequence[IEvent]: ...
+    def events(self) -> Sequence[IEvent]:
+        """What it has recorded."""
+        ...
 
 
 class EventSource(abc.ABC):  # noqa: B024  # handlers declare the abstract method, each its own

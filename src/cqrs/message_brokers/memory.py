@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Literal, TypeAlias
 
@@ -40,7 +40,7 @@ class InMemoryMessageBroker(MessageBroker):
     def __init__(self) -> None:
         self._subscriptions: list[_Subscription] = []
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def subscribe(
         self, topic: str = ALL_TOPICS, *, max_buffer_size: float = DEFAULT_BUFFER_SIZE, on_full: OnFull = "wait"
     ) -> AsyncGenerator[MemoryObjectReceiveStream[Message], None]:
@@ -85,7 +85,7 @@ class InMemoryMessageBroker(MessageBroker):
             await subscription.put_when_there_is_room(own)
 
     async def aclose(self) -> None:
-        """End all subscriptions: their streams end after the messages that were sent to them.
+        """End all subscriptions: their streams end after what was sent to them, sends that still wait included.
 
         The broker can be used again.
         """
@@ -132,10 +132,9 @@ class _Subscription:
         return True
 
     async def put_when_there_is_room(self, message: Message) -> None:
-        try:
-            await self._send.send(message)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return  # The subscriber left; what it did not read is dropped.
+        # A subscriber that left drops what it did not read. The clone outlives a broker that is closed meanwhile.
+        with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError), self._send.clone() as send:
+            await send.send(message)
 
     def _put_in_place_of_oldest(self, message: Message) -> bool:
         self._receive.receive_nowait()

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator
 from typing import Any
 
+from cqrs._concurrency import drive
 from cqrs.exceptions import StreamAlreadyStartedError
 from cqrs.middlewares.base import MiddlewareChain, StreamHandleType, StreamMiddleware
 
@@ -131,7 +132,7 @@ async def _close(coroutine: Coroutine[Any, Any, None], mark: _Mark) -> None:
 
 
 class _Step:
-    """Runs a coroutine until it lets a result out (False) or ends (True); the event loop sees its other awaits."""
+    """Runs a coroutine until it lets a result out (False) or ends (True)."""
 
     __slots__ = ("_coroutine", "_error", "_mark")
 
@@ -141,16 +142,5 @@ class _Step:
         self._error = error
 
     def __await__(self) -> Generator[Any, Any, bool]:
-        coroutine = self._coroutine
-        try:
-            trap = coroutine.send(None) if self._error is None else coroutine.throw(self._error)
-            while trap is not self._mark:
-                try:
-                    answer = yield trap
-                except BaseException as error:  # noqa: BLE001  # handed on, cancellation included
-                    trap = coroutine.throw(error)
-                else:
-                    trap = coroutine.send(answer)
-        except StopIteration:
-            return True
-        return False
+        has_ended, _ = yield from drive(self._coroutine, throw=self._error, until=self._mark)
+        return has_ended

@@ -12,12 +12,16 @@ from cqrs.saga.saga import Saga
 
 def check_saga(context_type: Any, saga_type: Any) -> None:
     """:raises SagaTypeError: ``saga_type`` is not a saga for contexts of ``context_type``."""
-    if not (isinstance(context_type, type) and issubclass(context_type, SagaContext)):
+    if not _is_subclass(context_type, SagaContext):
         raise SagaTypeError(f"{name_of(context_type)} is not a saga context: derive it from SagaContext.")
-    if not (isinstance(saga_type, type) and issubclass(saga_type, Saga)):
+    if not _is_subclass(saga_type, Saga):
         raise SagaTypeError(f"{name_of(saga_type)} is not a saga class: derive it from Saga.")
     declared = concrete_argument(saga_type, Saga, 0)
     if isinstance(declared, type) and not issubclass(context_type, declared):
         raise SagaTypeError(
             f"{name_of(saga_type)} is a saga for {name_of(declared)} and cannot be bound to {name_of(context_type)}."
         )
+
+
+def _is_subclass(thing: Any, base: type[Any]) -> bool:
+    return isinstance(thing, type) and issubclass(thing, base)

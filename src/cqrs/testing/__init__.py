@@ -1,0 +1,1 @@
+"""Parts for tests of applications, and of implementations of this library's protocols."""
