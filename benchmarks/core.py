@@ -14,7 +14,7 @@ from _core.environments import Contender, default_home, interpreter
 from _core.measure import JOBS, Job, Plan, measure
 from _core.report import print_report
 
-FULL = Plan(rounds=5, budget=0.5, imports=4)
+FULL = Plan(rounds=5, budget=0.3, imports=4)
 QUICK = Plan(rounds=2, budget=0.1, imports=2)
 
 

@@ -66,11 +66,10 @@ async def main() -> None:
     broker = cqrs.InMemoryMessageBroker()
     mediator = bootstrap.bootstrap(message_broker=broker, commands_mapper=bind_commands)
 
-    async with anyio.create_task_group() as tasks:
-        async with broker:
-            await tasks.start(read, broker)
-            await mediator.send(JoinMeeting(user_id="ada", meeting_id="standup"))
-            await mediator.send(JoinMeeting(user_id="alan", meeting_id="retro"))
+    async with anyio.create_task_group() as tasks, broker:
+        await tasks.start(read, broker)
+        await mediator.send(JoinMeeting(user_id="ada", meeting_id="standup"))
+        await mediator.send(JoinMeeting(user_id="alan", meeting_id="retro"))
     print("broker closed, subscriber ended")
 
 

@@ -5,6 +5,7 @@ Served for real: ``uvicorn examples.fastapi_integration:app``, or Hypercorn with
 
 import argparse
 import functools
+from typing import Annotated
 
 import anyio
 import fastapi
@@ -84,7 +85,7 @@ router = fastapi.APIRouter(prefix="/meetings")
 async def join_meeting(
     meeting_id: pydantic.PositiveInt,
     user_id: str,
-    mediator: cqrs.RequestMediator = fastapi.Depends(mediator_factory),
+    mediator: Annotated[cqrs.RequestMediator, fastapi.Depends(mediator_factory)],
 ) -> dict[str, str]:
     """Join a meeting."""
     await mediator.send(JoinMeeting(meeting_id=meeting_id, user_id=user_id))
@@ -94,7 +95,7 @@ async def join_meeting(
 @router.get("/{meeting_id}")
 async def read_meeting(
     meeting_id: pydantic.PositiveInt,
-    mediator: cqrs.RequestMediator = fastapi.Depends(mediator_factory),
+    mediator: Annotated[cqrs.RequestMediator, fastapi.Depends(mediator_factory)],
 ) -> MeetingView:
     """Read a meeting."""
     return await mediator.send(ReadMeeting(meeting_id=meeting_id))

@@ -8,6 +8,7 @@ import functools
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from typing import Annotated
 
 import anyio
 import fastapi
@@ -64,7 +65,7 @@ app = fastapi.FastAPI(lifespan=lifespan)
 @app.post("/process-files")
 async def process_files(
     command: ProcessFiles,
-    mediator: cqrs.StreamingRequestMediator = fastapi.Depends(streaming_mediator_factory),
+    mediator: Annotated[cqrs.StreamingRequestMediator, fastapi.Depends(streaming_mediator_factory)],
 ) -> StreamingResponse:
     """Answer with progress."""
 
@@ -86,12 +87,15 @@ def _sse(data: dict[str, object]) -> str:
 async def main() -> None:
     """Be one's own client."""
     transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://app") as client:
-        async with client.stream("POST", "/process-files", json={"file_ids": ["a.txt", "b.txt"]}) as response:
-            print(response.status_code, response.headers["content-type"])
-            async for line in response.aiter_lines():
-                if line:
-                    print(line)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://app") as client,
+        client.stream("POST", "/process-files", json={"file_ids": ["a.txt", "b.txt"]}) as response,
+    ):
+        print(response.status_code, response.headers["content-type"])
+        async for line in response.aiter_lines():
+            if line:
+                print(line)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ so that no Kafka is needed.
 
 import argparse
 import functools
+from typing import Annotated
 
 import anyio
 import faststream
@@ -63,7 +64,7 @@ async def decode(message: kafka.KafkaMessage) -> HelloWorld | None:
 async def consume(
     body: HelloWorld | None,
     message: kafka.KafkaMessage,
-    mediator: cqrs.EventMediator = faststream.Depends(mediator_factory),
+    mediator: Annotated[cqrs.EventMediator, faststream.Depends(mediator_factory)],
 ) -> None:
     """Acknowledged after it was handled, or was found unreadable."""
     if body is not None:

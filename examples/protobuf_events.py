@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any
 
 import anyio
-import user_joined_pb2
 from typing_extensions import Self
 
 import cqrs
+import user_joined_pb2
 from cqrs.deserializers.protobuf import ProtobufDeserializer
 from cqrs.serializers.protobuf import protobuf_serializer
 
@@ -34,9 +34,7 @@ class UserJoined(cqrs.NotificationEvent[UserJoinedPayload]):
             event_id=str(self.event_id),
             event_timestamp=self.event_timestamp.isoformat(),
             event_name=self.event_name,
-            payload=user_joined_pb2.UserJoinedPayload(
-                user_id=self.payload.user_id, meeting_id=self.payload.meeting_id
-            ),
+            payload=user_joined_pb2.UserJoinedPayload(user_id=self.payload.user_id, meeting_id=self.payload.meeting_id),
         )
 
     @classmethod

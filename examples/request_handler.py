@@ -81,9 +81,7 @@ async def main() -> None:
     """Two users join, then somebody asks who is there."""
     container = cqrs.PlainContainer()
     container.register_instance(Meetings, Meetings())
-    mediator = bootstrap.bootstrap(
-        di_container=container, commands_mapper=bind_commands, queries_mapper=bind_queries
-    )
+    mediator = bootstrap.bootstrap(di_container=container, commands_mapper=bind_commands, queries_mapper=bind_queries)
 
     await mediator.send(JoinMeeting(meeting_id="standup", user_id="ada"))
     await mediator.send(JoinMeeting(meeting_id="standup", user_id="alan"))

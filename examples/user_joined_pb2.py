@@ -1,16 +1,16 @@
 """What ``protoc`` would generate from this file, made at import instead, so that no compiler is needed::
 
-    syntax = "proto3";
-    package examples;
+syntax = "proto3";
+package examples;
 
-    message UserJoinedPayload { string user_id = 1; string meeting_id = 2; }
+message UserJoinedPayload { string user_id = 1; string meeting_id = 2; }
 
-    message UserJoinedNotification {
-        string event_id = 1;
-        string event_timestamp = 2;
-        string event_name = 3;
-        UserJoinedPayload payload = 4;
-    }
+message UserJoinedNotification {
+    string event_id = 1;
+    string event_timestamp = 2;
+    string event_name = 3;
+    UserJoinedPayload payload = 4;
+}
 """
 
 from __future__ import annotations

@@ -38,9 +38,15 @@ class SingleErrorTaskGroup:
         try:
             return await self._group.__aexit__(exc_type, exc, traceback)
         except BaseExceptionGroup as group:
-            failures = group.exceptions
+            failures = _without_cancellations(group.exceptions)
         raise_failures(failures, self._message)
         return None
+
+
+def _without_cancellations(failures: tuple[BaseException, ...]) -> tuple[BaseException, ...]:
+    # What a task raises while it is cancelled replaces its cancellation; trio keeps those of the others beside it.
+    cancelled = anyio.get_cancelled_exc_class()
+    return tuple(failure for failure in failures if not isinstance(failure, cancelled)) or failures
 
 
 def raise_failures(failures: Any, message: str) -> None:

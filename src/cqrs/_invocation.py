@@ -13,7 +13,7 @@ from cqrs._fallback import FallbackPolicy, run_with_fallback
 from cqrs.container.protocol import Resolver
 from cqrs.container.scope import DispatchScope, is_scoped, needs_scope
 from cqrs.events.event import IEvent
-from cqrs.events.event_source import RecordsEvents, discard_events, take_events
+from cqrs.events.event_source import RecordsEvents, discard_events, take_events, unpublished
 from cqrs.middlewares.base import MiddlewareChain
 from cqrs.requests.cor_request_handler import ChainRun
 
@@ -139,24 +139,42 @@ class _Taken:
 
     events: Sequence[IEvent] = ()
 
+    async def _run(self, invocation: Invocation, message: Any) -> Any:
+        try:
+            response = await invocation.handle(message)
+        except BaseException:
+            discard_events(invocation)
+            raise
+        self._take(invocation)
+        return response
+
     def _take(self, source: RecordsEvents) -> None:
-        if source.events:
-            self.events = take_events(source)
+        recorded = source.events
+        if recorded:
+            self.events = unpublished(source, recorded)
 
 
 class _Wrapped(_Taken):
-    """A handler inside middlewares. The events of an attempt that failed, and was tried again, are dropped."""
+    """A handler inside middlewares. Of several attempts the events of the last one count, if it did not fail."""
 
     def __init__(self, handler: Invocation, middlewares: MiddlewareChain) -> None:
         self._handler = handler
         self._pipeline = middlewares.wrap(self._attempt)
+        self._was_attempted = False
 
     async def handle(self, message: Any, /) -> Any:
-        response = await self._pipeline(message)
+        try:
+            response = await self._pipeline(message)
+        except BaseException:
+            discard_events(self._handler)
+            raise
         self._take(self._handler)
         return response
 
     async def _attempt(self, message: Any) -> Any:
+        if self._was_attempted:
+            discard_events(self._handler)
+        self._was_attempted = True
         try:
             return await self._handler.handle(message)
         except BaseException:
@@ -172,7 +190,12 @@ class _Chain(_Taken):
 
     async def handle(self, message: Any, /) -> Any:
         run = ChainRun(self._links)
-        response = await run.handle(message)
+        try:
+            response = await run.handle(message)
+        except BaseException:
+            for link in run.reached:
+                discard_events(link)
+            raise
         self.events = [event for link in run.reached for event in take_events(link)]
         return response
 
@@ -186,10 +209,7 @@ class _Scoped(_Taken):
 
     async def handle(self, message: Any, /) -> Any:
         async with DispatchScope(self._container) as resolver:
-            invocation = await self._plan.acquire(resolver)
-            response = await invocation.handle(message)
-            self._take(invocation)
-        return response
+            return await self._run(await self._plan.acquire(resolver), message)
 
 
 class _WithFallback(_Taken):
@@ -206,11 +226,6 @@ class _WithFallback(_Taken):
         return await run_with_fallback(
             self._policy, lambda: self._run(primary, message), lambda: self._run_fallback(message)
         )
-
-    async def _run(self, invocation: Invocation, message: Any) -> Any:
-        response = await invocation.handle(message)
-        self._take(invocation)
-        return response
 
     async def _run_fallback(self, message: Any) -> Any:
         return await self._run(await self._fallback.acquire(self._resolver), message)

@@ -128,7 +128,7 @@ class RequestHandlerDoesNotExist(CQRSError):
     def __init__(self, request_type: type, known: Sequence[type] = ()) -> None:
         super().__init__(request_type)
         self.request_type = request_type
-        self.known = tuple(known)
+        self.known: tuple[type, ...] = tuple(known)
 
     def __str__(self) -> str:
         bound = ", ".join(sorted(name_of(kind) for kind in self.known)) or "nothing"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -19,7 +20,7 @@ from cqrs.dispatcher.streaming import StreamingRequestDispatcher
 from cqrs.events.event import IEvent
 from cqrs.events.event_emitter import EmitsEvents, EventEmitter
 from cqrs.events.event_processor import EventProcessor
-from cqrs.events.event_source import take_events
+from cqrs.events.event_source import discard_events, unpublished
 from cqrs.events.failure_policy import EventErrorHook, EventFailurePolicy
 from cqrs.events.map import EventMap
 from cqrs.message_brokers.protocol import MessageBroker
@@ -91,9 +92,14 @@ class RequestMediator:
         except KeyError:
             acquire, argument = self._compile(type(request))
         invocation = await acquire(argument)
-        response: ResponseT = await invocation.handle(request)
-        if invocation.events:
-            await self._event_processor.emit_events(take_events(invocation))
+        try:
+            response: ResponseT = await invocation.handle(request)
+        except BaseException:
+            discard_events(invocation)
+            raise
+        recorded = invocation.events
+        if recorded:
+            await self._event_processor.emit_events(unpublished(invocation, recorded))
         return response
 
     def _compile(self, request_type: type) -> Entry:
@@ -125,9 +131,14 @@ class _InOneScope:
     async def handle(self, request: Any, /) -> Any:
         async with DispatchScope(self._container) as resolver:
             invocation = await self._acquire(resolver)
-            response = await invocation.handle(request)
-            if invocation.events:
-                await self._processor.emit_events(take_events(invocation), resolver)
+            try:
+                response = await invocation.handle(request)
+            except BaseException:
+                discard_events(invocation)
+                raise
+            recorded = invocation.events
+            if recorded:
+                await self._processor.emit_events(unpublished(invocation, recorded), resolver)
         return response
 
 
@@ -175,18 +186,19 @@ class EventMediator:
         on_event_error: EventErrorHook | None = None,
         scope_strategy: ScopeStrategy = ScopeStrategy.HANDLER,
     ) -> None:
-        options: dict[str, Any] = {}
-        if dispatcher_type.__init__ is EventDispatcher.__init__:
-            options = {
-                "message_broker": message_broker,
-                "max_concurrent_event_handlers": max_concurrent_event_handlers,
-                "concurrent_event_handle_enable": concurrent_event_handle_enable,
-                "failure_policy": event_failure_policy,
-                "on_error": on_event_error,
-                "scope_strategy": scope_strategy,
-            }
+        options: dict[str, Any] = {
+            "message_broker": message_broker,
+            "max_concurrent_event_handlers": max_concurrent_event_handlers,
+            "concurrent_event_handle_enable": concurrent_event_handle_enable,
+            "failure_policy": event_failure_policy,
+            "on_error": on_event_error,
+            "scope_strategy": scope_strategy,
+        }
         self._dispatcher = dispatcher_type(
-            event_map=event_map, container=container, middleware_chain=middleware_chain, **options
+            event_map=event_map,
+            container=container,
+            middleware_chain=middleware_chain,
+            **_taken_by(dispatcher_type, options),
         )
 
     async def send(self, event: IEvent) -> None:
@@ -270,6 +282,14 @@ class StreamingRequestMediator:
         return PlannedSource(plan, request, self._container, self._event_processor, self._shares_scope)
 
 
+def _taken_by(dispatcher_type: type[EventDispatcher], options: dict[str, Any]) -> dict[str, Any]:
+    # The documented constructor of a dispatcher has three parameters; an application's own may have no more.
+    parameters = inspect.signature(dispatcher_type).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return options
+    return {name: value for name, value in options.items() if name in parameters}
+
+
 def _event_processor(
     container: Container[Any],
     event_emitter: EmitsEvents | None,
@@ -279,7 +299,7 @@ def _event_processor(
     failure_policy: EventFailurePolicy,
     on_error: EventErrorHook | None,
 ) -> EventProcessor:
-    if event_emitter is None and event_map:
+    if event_emitter is None and event_map is not None:
         event_emitter = EventEmitter(event_map, container)
     return EventProcessor(
         EventMap() if event_map is None else event_map,

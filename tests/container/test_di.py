@@ -10,8 +10,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-di = pytest.importorskip("di")
+pytest.importorskip("di")
 
+import di
 from di import dependent
 
 from cqrs.container.di import DIContainer

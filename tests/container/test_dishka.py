@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-dishka = pytest.importorskip("dishka")
+pytest.importorskip("dishka")
 
 from dishka import Provider, Scope, make_async_container
 

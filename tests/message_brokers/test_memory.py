@@ -65,17 +65,17 @@ async def test_order_is_kept_under_backpressure() -> None:
                 await checkpoint()
 
     with anyio.fail_after(5):
-        async with anyio.create_task_group() as group:
-            async with (
-                broker.subscribe(max_buffer_size=0) as a,
-                broker.subscribe(max_buffer_size=1) as b,
-                broker.subscribe(max_buffer_size=2) as c,
-            ):
-                for size, stream in enumerate((a, b, c)):
-                    group.start_soon(read, size, stream)
-                await broker.send_messages([message(number) for number in range(50)])
-                await broker.aclose()
-                await anyio.wait_all_tasks_blocked()
+        async with (
+            anyio.create_task_group() as group,
+            broker.subscribe(max_buffer_size=0) as a,
+            broker.subscribe(max_buffer_size=1) as b,
+            broker.subscribe(max_buffer_size=2) as c,
+        ):
+            for size, stream in enumerate((a, b, c)):
+                group.start_soon(read, size, stream)
+            await broker.send_messages([message(number) for number in range(50)])
+            await broker.aclose()
+            await anyio.wait_all_tasks_blocked()
     assert list(got.values()) == [[f"m{number}" for number in range(50)]] * 3
 
 
@@ -285,10 +285,9 @@ async def test_leaving_the_broker_ends_its_subscriptions() -> None:
             task_status.started()
             got.extend([received.message_name async for received in stream])
 
-    async with bounded(), anyio.create_task_group() as group:
-        async with InMemoryMessageBroker() as broker:
-            await group.start(read, broker)
-            await broker.send_message(message(1))
+    async with bounded(), anyio.create_task_group() as group, InMemoryMessageBroker() as broker:
+        await group.start(read, broker)
+        await broker.send_message(message(1))
     assert got == ["m1"]
     async with broker.subscribe() as again:
         await broker.send_message(message(2))
@@ -298,12 +297,11 @@ async def test_leaving_the_broker_ends_its_subscriptions() -> None:
 async def test_close_lets_a_waiting_send_finish() -> None:
     """A send that waits for room when the broker is closed ends when its subscriber reads or leaves."""
     broker = InMemoryMessageBroker()
-    async with bounded(), anyio.create_task_group() as group:
-        async with broker.subscribe(max_buffer_size=0) as slow:
-            group.start_soon(broker.send_message, message(1))
-            await anyio.wait_all_tasks_blocked()
-            await broker.aclose()
-            assert [received.message_name async for received in slow] == ["m1"]
+    async with bounded(), anyio.create_task_group() as group, broker.subscribe(max_buffer_size=0) as slow:
+        group.start_soon(broker.send_message, message(1))
+        await anyio.wait_all_tasks_blocked()
+        await broker.aclose()
+        assert [received.message_name async for received in slow] == ["m1"]
 
 
 def test_one_broker_serves_several_loops_in_turn() -> None:

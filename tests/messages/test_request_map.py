@@ -249,7 +249,7 @@ def test_a_request_is_bound_once() -> None:
     """A second binding is refused, by bind and by item, and the first one stays."""
     request_map = cqrs.RequestMap()
     request_map.bind(Create, CreateHandler)
-    with pytest.raises(AlreadyBoundError, match="Create already exists in RequestMap.*A request has one handler"):
+    with pytest.raises(AlreadyBoundError, match=r"Create already exists in RequestMap.*A request has one handler"):
         request_map.bind(Create, CreateAny)
     with pytest.raises(KeyError):
         request_map[Create] = CreateAny

@@ -129,34 +129,6 @@ async def test_a_handler_without_events(streams: Any) -> None:
         assert [x async for x in results] == [7]
 
 
-async def test_a_handler_that_returns_an_iterator_that_cannot_be_closed(streams: Any) -> None:
-    """A handle that returns any async iterator will do."""
-
-    class Three:
-        def __init__(self) -> None:
-            self.left = 3
-
-        def __aiter__(self) -> Three:
-            return self
-
-        async def __anext__(self) -> int:
-            if not self.left:
-                raise StopAsyncIteration
-            self.left -= 1
-            return self.left
-
-    class Handler(StreamingRequestHandler[streams.Count, int]):  # type: ignore[name-defined]
-        def handle(self, request: Any) -> Any:
-            return Three()
-
-    mediator = streams.mediator(Handler)
-    assert [x async for x in mediator.stream(streams.Count())] == [2, 1, 0]
-    async with aclosing(mediator.stream(streams.Count())) as stream:
-        assert await anext(stream) == 2
-    async with mediator.stream(streams.Count()) as results:
-        assert await anext(results) == 2
-
-
 async def test_a_handlers_error_comes_in_place_of_the_next_result(streams: Any) -> None:
     """Results before the failure are handed out, with their events; then the error is raised."""
 
@@ -232,7 +204,8 @@ async def test_aclose_in_a_cancelled_scope_completes_the_clean_up(streams: Any) 
 
 async def test_aclose_is_bounded(streams: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler whose clean-up hangs is given up after the time that clean-up may take."""
-    monkeypatch.setattr("cqrs.dispatcher.result_stream.CLEANUP_TIMEOUT", 0.02)
+    for module in ("cqrs.dispatcher.result_stream", "cqrs._stream_invocation"):
+        monkeypatch.setattr(f"{module}.CLEANUP_TIMEOUT", 0.02)
 
     async def handle(handler: Any, request: Any) -> AsyncIterator[int]:
         try:

@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeAlias, TypeVar
 
+from cqrs._optional_library import OptionalLibrary
 from cqrs.circuit_breaker import ICircuitBreaker
-from cqrs.exceptions import MissingDependencyError
 
-logger = logging.getLogger("cqrs.adapters.circuit_breaker")
+_logger = logging.getLogger("cqrs.adapters.circuit_breaker")
 
 _T = TypeVar("_T")
 
@@ -47,7 +47,7 @@ class CriticalLogListener:
 
     def state_change(self, breaker: Any, old: Any, new: Any) -> None:
         """The circuit went from one state to another."""
-        logger.critical("Circuit breaker %s: %s -> %s", self._breaker_name, old.state.name, new.state.name)
+        _logger.critical("Circuit breaker %s: %s -> %s", self._breaker_name, old.state.name, new.state.name)
 
 
 def default_memory_storage_factory(name: str) -> Any:
@@ -230,9 +230,5 @@ def _name_of(identifier: type | str) -> str:
 
 # Imported by name: the library carries no types, and must be missed on use, not on import.
 def _aiobreaker() -> Any:
-    try:
+    with OptionalLibrary("aiobreaker", extra="aiobreaker"):
         return importlib.import_module("aiobreaker")
-    except ModuleNotFoundError as error:
-        if error.name != "aiobreaker":
-            raise
-        raise MissingDependencyError("aiobreaker", "aiobreaker") from error

@@ -10,15 +10,12 @@ from typing import Any, TypeVar
 
 import anyio
 
+from cqrs._optional_library import OptionalLibrary
 from cqrs.container.protocol import Container
-from cqrs.exceptions import ContainerNotAttachedError, DependencyResolutionError, MissingDependencyError, name_of
+from cqrs.exceptions import ContainerNotAttachedError, DependencyResolutionError, name_of
 
-try:
+with OptionalLibrary("dependency-injector", extra="dependency-injector", package="dependency_injector"):
     from dependency_injector import containers, providers
-except ModuleNotFoundError as error:
-    if error.name != "dependency_injector":
-        raise
-    raise MissingDependencyError("dependency-injector", "dependency-injector") from error
 
 T = TypeVar("T")
 

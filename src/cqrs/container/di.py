@@ -13,20 +13,17 @@ from typing import Any, TypeVar
 import anyio
 from typing_extensions import Self
 
-from cqrs.container.plain import ResourceStack
+from cqrs._optional_library import OptionalLibrary
+from cqrs.container._resources import ResourceStack
 from cqrs.container.protocol import Container, Resolver
 from cqrs.container.scope import DispatchScope
-from cqrs.exceptions import ContainerNotAttachedError, DependencyResolutionError, MissingDependencyError, name_of
+from cqrs.exceptions import ContainerNotAttachedError, DependencyResolutionError, name_of
 
-try:
+with OptionalLibrary("di", extra="di"):
     import di
     from di import dependent, executors
     from di.api.dependencies import DependencyParameter, DependentBase
     from di.exceptions import DependencyInjectionException, UnknownScopeError
-except ModuleNotFoundError as error:
-    if error.name != "di":
-        raise
-    raise MissingDependencyError("di", "di") from error
 
 T = TypeVar("T")
 

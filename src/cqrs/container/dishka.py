@@ -8,23 +8,19 @@ from typing import Any, TypeVar
 import anyio
 from typing_extensions import Self
 
+from cqrs._optional_library import OptionalLibrary
 from cqrs.container.protocol import Container, Resolver
 from cqrs.container.scope import DispatchScope
 from cqrs.exceptions import (
     ConfigurationError,
     ContainerNotAttachedError,
     DependencyResolutionError,
-    MissingDependencyError,
     name_of,
 )
 
-try:
+with OptionalLibrary("dishka", extra="dishka"):
     from dishka import AsyncContainer
     from dishka.exceptions import ExitError, NoActiveFactoryError, NoFactoryError
-except ModuleNotFoundError as error:
-    if error.name != "dishka":
-        raise
-    raise MissingDependencyError("dishka", "dishka") from error
 
 T = TypeVar("T")
 

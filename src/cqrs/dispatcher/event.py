@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 from cqrs.container.protocol import Resolver
 from cqrs.container.scope import DispatchScope, ScopeStrategy, check_scope_strategy
-from cqrs.events.event import IEvent
+from cqrs.events.event import IEvent, INotificationEvent
 from cqrs.events.event_emitter import HandlerEmitter
 from cqrs.events.event_processor import EventProcessor
 from cqrs.events.failure_policy import EventErrorHook, EventFailurePolicy
 from cqrs.events.map import EventMap
+from cqrs.exceptions import name_of
 from cqrs.message_brokers.protocol import MessageBroker
 from cqrs.middlewares.base import MiddlewareChain
+
+_logger = logging.getLogger("cqrs")
 
 
 class EventDispatcher:
@@ -33,6 +39,8 @@ class EventDispatcher:
         scope_strategy: ScopeStrategy = ScopeStrategy.HANDLER,
     ) -> None:
         check_scope_strategy(scope_strategy, concurrent_event_handle_enable)
+        self._event_map = event_map
+        self._message_broker = message_broker
         self._container = container
         self._shares_scope = scope_strategy is ScopeStrategy.SEND
         self._processor = EventProcessor(
@@ -51,8 +59,19 @@ class EventDispatcher:
 
         Cancelled, it cancels the handlers that run and waits for them.
         """
+        if self._would_go_back(type(event)):
+            _logger.warning("Handlers for event %s not found", name_of(type(event)))
+            return
         if not self._shares_scope:
             await self._processor.emit_events((event,))
             return
         async with DispatchScope(self._container) as resolver:
             await self._processor.emit_events((event,), resolver)
+
+    def _would_go_back(self, event_type: type[Any]) -> bool:
+        # Sent to the broker that it came from, it would come in again and again.
+        return (
+            self._message_broker is not None
+            and not self._event_map.handlers_of(event_type)
+            and issubclass(event_type, INotificationEvent)
+        )

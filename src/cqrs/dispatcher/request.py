@@ -8,7 +8,7 @@ from typing import Any
 from cqrs._invocation import Entry, FallbackPlan, Plan, handler_plan
 from cqrs.container.protocol import Resolver
 from cqrs.dispatcher.models import RequestDispatchResult
-from cqrs.events.event_source import take_events
+from cqrs.events.event_source import discard_events, take_events
 from cqrs.exceptions import RequestHandlerDoesNotExist, RequestHandlerTypeError, name_of
 from cqrs.middlewares.base import MiddlewareChain
 from cqrs.requests.fallback import RequestHandlerFallback
@@ -35,7 +35,11 @@ class RequestDispatcher:
         """
         acquire, argument = self.entry(type(request))
         invocation = await acquire(argument)
-        response = await invocation.handle(request)
+        try:
+            response = await invocation.handle(request)
+        except BaseException:
+            discard_events(invocation)
+            raise
         return RequestDispatchResult(response, take_events(invocation))
 
     def entry(self, request_type: type) -> Entry:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, NoReturn, Protocol
 
 import anyio
-from anyio import CancelScope, EndOfStream, WouldBlock, create_memory_object_stream
+from anyio import CancelScope, ClosedResourceError, EndOfStream, WouldBlock, create_memory_object_stream
 from anyio.abc import ObjectSendStream, TaskGroup
 from typing_extensions import Self, TypeVar
 
@@ -23,6 +23,7 @@ from cqrs.exceptions import StreamUsageError, name_of
 _ResultT = TypeVar("_ResultT")
 _logger = logging.getLogger("cqrs")
 _BOTH_FAILED = "a stream and its consumer failed"
+_CONSUMED_ONCE = "A result stream is consumed once: call stream() again for another run."
 
 
 class ResultSource(Protocol):
@@ -46,9 +47,10 @@ class StreamHome:
     """A task group in which streams end that were left and not closed, and in which sending handlers run."""
 
     def __init__(self) -> None:
+        self._group: SingleErrorTaskGroup | None = None
         self._tasks: TaskGroup | None = None
         self._thread = 0
-        self._strays: deque[AsyncGenerator[Any, None]] = deque()
+        self._strays: deque[Callable[[], Awaitable[None]]] = deque()
 
     @property
     def is_open(self) -> bool:
@@ -58,8 +60,8 @@ class StreamHome:
     async def __aenter__(self) -> Self:
         if self._tasks is not None:
             raise StreamUsageError("This mediator has been entered already: enter it once, around the application.")
-        tasks = anyio.create_task_group()
-        self._tasks = await tasks.__aenter__()
+        self._group = SingleErrorTaskGroup("several tasks of a mediator failed")
+        self._tasks = await self._group.__aenter__()
         self._thread = threading.get_ident()
         return self
 
@@ -67,43 +69,42 @@ class StreamHome:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         tasks, self._tasks = self._tasks, None
-        if tasks is None:
+        if tasks is None or self._group is None:
             return None
-        with anyio.move_on_after(CLEANUP_TIMEOUT, shield=True):
-            await self._end_strays()
+        # In a task: a native cancellation of the one that leaves must not tear it.
+        tasks.start_soon(self._end_strays)
         tasks.cancel_scope.cancel()
-        return await tasks.__aexit__(exc_type, exc, traceback)
+        return await self._group.__aexit__(exc_type, exc, traceback)
 
-    def adopt(self, items: AsyncGenerator[Any, None]) -> None:
-        """End ``items`` in a task, at once; where the garbage collector runs in another thread, later."""
-        self._strays.append(items)
+    def adopt(self, end: Callable[[], Awaitable[None]]) -> None:
+        """Call ``end`` in a task, at once; where the garbage collector runs in another thread, later."""
+        self._strays.append(end)
         if self._tasks is not None and threading.get_ident() == self._thread:
-            self._tasks.start_soon(self._end_strays_shielded)
+            with suppress(RuntimeError):  # collected while the event loop is not running
+                self._tasks.start_soon(self._end_strays)
 
-    def start(self, pipe: _Pipe, request_type: type[Any]) -> None:
-        """Run the sending side of ``pipe``.
-
-        :raises StreamUsageError: this has not been entered.
-        """
+    def check_is_open(self, request_type: type[Any]) -> None:
+        """:raises StreamUsageError: it is not open, and a handler of ``request_type`` would run in it."""
         if self._tasks is None:
             raise StreamUsageError(
                 f"The handler of {name_of(request_type)} sends its results from a task of its own: consume them "
                 f"with 'async with mediator.stream(request) as results', or enter the mediator first."
             )
-        self._tasks.start_soon(pipe.run)
 
-    async def _end_strays_shielded(self) -> None:
-        with anyio.move_on_after(CLEANUP_TIMEOUT, shield=True):
-            await self._end_strays()
+    def start(self, pipe: _Pipe) -> None:
+        """Run the sending side of ``pipe``."""
+        if self._tasks is not None:
+            self._tasks.start_soon(pipe.run)
 
     async def _end_strays(self) -> None:
-        while self._strays:
-            await _end(self._strays.popleft())
+        with anyio.move_on_after(CLEANUP_TIMEOUT, shield=True):
+            while self._strays:
+                await _end(self._strays.popleft())
 
 
-async def _end(items: AsyncGenerator[Any, None]) -> None:
+async def _end(end: Callable[[], Awaitable[None]]) -> None:
     try:
-        await items.aclose()
+        await end()
     except Exception:
         _logger.exception("A stream that had been left failed while it was closed")
 
@@ -133,6 +134,8 @@ class ResultStream(AbstractAsyncContextManager["ResultStream[Any]"], AsyncIterat
         self._is_used = False
 
     def __aiter__(self) -> Self:
+        if self._items is not None and _is_over(self._items):
+            raise StreamUsageError(_CONSUMED_ONCE)
         return self
 
     def __anext__(self) -> Awaitable[_ResultT]:
@@ -143,12 +146,14 @@ class ResultStream(AbstractAsyncContextManager["ResultStream[Any]"], AsyncIterat
         return self._start()
 
     async def _start(self) -> _ResultT:
+        if self._source.is_push and not self._is_used:
+            self._home.check_is_open(self._request_type)
         self._use()
         if not self._source.is_push:
             self._items = self._source.pull()
             return await self._items.__anext__()
         self._pipe = _Pipe(self._source, self._max_buffer_size)
-        self._home.start(self._pipe, self._request_type)
+        self._home.start(self._pipe)
         result: _ResultT = await self._pipe.receive()
         return result
 
@@ -156,14 +161,19 @@ class ResultStream(AbstractAsyncContextManager["ResultStream[Any]"], AsyncIterat
         """End the stream: the handler is closed or cancelled, and has ended when this returns.
 
         Shielded from cancellation by a scope, and bounded by 30 seconds.
+
+        :raises Exception: what the handler raised while it ended, and before that what nobody saw. Inside
+            of an ``async with`` block of this stream, the end of the block raises it.
         """
         self._is_used = True
         items, self._items = self._items, None
         with anyio.move_on_after(CLEANUP_TIMEOUT, shield=True):
             if items is not None:
                 await items.aclose()
-            if self._pipe is not None and self._tasks is None:
+            if self._pipe is not None:
                 await self._pipe.stop()
+        if self._pipe is not None and self._tasks is None:
+            self._pipe.raise_unseen(None)
 
     async def __aenter__(self) -> Self:
         self._use()
@@ -181,22 +191,36 @@ class ResultStream(AbstractAsyncContextManager["ResultStream[Any]"], AsyncIterat
         self._pipe.cancel()
         try:
             suppressed = await self._tasks.__aexit__(exc_type, exc, traceback)
+        except BaseException as error:
+            self._pipe.raise_unseen(error)
+            raise
         finally:
             self._pipe.close()
-        self._pipe.raise_unseen(exc)
+        self._pipe.raise_unseen(None)
         return suppressed
 
     def __del__(self) -> None:
         items, pipe = getattr(self, "_items", None), getattr(self, "_pipe", None)
-        if items is not None and items.ag_frame is not None and self._home.is_open:
-            self._home.adopt(items)
-        if pipe is not None:
-            pipe.cancel()
+        if items is not None and self._home.is_open and not _is_over(items):
+            self._home.adopt(items.aclose)
+        if pipe is not None and self._tasks is None:
+            self._leave(pipe)
+
+    def _leave(self, pipe: _Pipe) -> None:
+        # Not ended, it may only be touched in the event loop's thread.
+        if pipe.has_ended:
+            pipe.close()
+        else:
+            self._home.adopt(pipe.end)
 
     def _use(self) -> None:
         if self._is_used:
-            raise StreamUsageError("A result stream is consumed once: call stream() again for another run.")
+            raise StreamUsageError(_CONSUMED_ONCE)
         self._is_used = True
+
+
+def _is_over(items: Any) -> bool:
+    return items.ag_frame is None
 
 
 class _Pipe:
@@ -207,7 +231,14 @@ class _Pipe:
         self._send, self._receive = create_memory_object_stream[Any](max_buffer_size)
         self._scope = CancelScope()
         self._failure: Exception | None = None
+        self._is_cut_off = False
+        self._is_closed = False
         self._ended = anyio.Event()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the handler has ended."""
+        return self._ended.is_set()
 
     async def run(self) -> None:
         """Run the handler; its failure waits for the consumer."""
@@ -216,6 +247,9 @@ class _Pipe:
                 await self._produce()
         except Exception as error:  # noqa: BLE001  # raised on the consumer's side
             self._failure = error
+        except BaseException:
+            self._is_cut_off = True
+            raise
         finally:
             self._ended.set()
 
@@ -228,22 +262,26 @@ class _Pipe:
                 await self._send.send(item)
 
     async def receive(self) -> Any:
+        """The next result; StopAsyncIteration, or the handler's failure, after the last one."""
+        if self._is_closed:
+            raise StreamUsageError(_CONSUMED_ONCE)
         try:
-            return self._receive.receive_nowait()
-        except WouldBlock:
-            pass
-        except EndOfStream:
-            await self._finish()
-        try:
+            with suppress(WouldBlock):
+                return self._receive.receive_nowait()
             return await self._receive.receive()
-        except EndOfStream:
-            await self._finish()
+        except (EndOfStream, ClosedResourceError):
+            pass
+        return await self._finish()
 
-    async def _finish(self) -> None:
+    async def _finish(self) -> NoReturn:
         await self._ended.wait()
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
+        self._receive.close()
+        self.raise_unseen(None)
+        if self._is_cut_off:
+            raise StreamUsageError(
+                "Results of this stream are missing: its handler was cancelled when the mediator was left. "
+                "Let the tasks that read streams end before."
+            )
         raise StopAsyncIteration
 
     def cancel(self) -> None:
@@ -252,6 +290,7 @@ class _Pipe:
 
     def close(self) -> None:
         """Close both ends, once the handler has ended."""
+        self._is_closed = True
         self._send.close()
         self._receive.close()
 
@@ -260,6 +299,11 @@ class _Pipe:
         self.cancel()
         await self._ended.wait()
         self.close()
+
+    async def end(self) -> None:
+        """:meth:`stop`, then raise a failure that nobody has seen."""
+        await self.stop()
+        self.raise_unseen(None)
 
     def raise_unseen(self, body: BaseException | None) -> None:
         """Raise a failure that the consumer has not seen, beside that of its own block."""

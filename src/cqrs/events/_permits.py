@@ -47,23 +47,24 @@ class Loan:
 _loan: contextvars.ContextVar[Loan | None] = contextvars.ContextVar("cqrs_loan", default=None)
 
 
-def current_loan(limiter: CapacityLimiter) -> Loan | None:
-    """The permit that the handler around this call lends, where it holds one of ``limiter``."""
-    loan = _loan.get()
-    return None if loan is None else loan.find(limiter)
+def enclosing_loan() -> Loan | None:
+    """The permit of the handler around this call, of whichever limiter."""
+    return _loan.get()
 
 
 class Permit:
     """One worker's right to run a handler, acquired and released for each event.
 
     :param loan: what to fall back on while the limiter has no token, instead of waiting for it.
+    :param outer: the permit of the handler around the call that the worker belongs to.
     """
 
-    __slots__ = ("_borrowed", "_limiter", "_loan", "_own", "_token", "_wait")
+    __slots__ = ("_borrowed", "_limiter", "_loan", "_outer", "_own", "_token", "_wait")
 
-    def __init__(self, limiter: CapacityLimiter, loan: Loan | None) -> None:
+    def __init__(self, limiter: CapacityLimiter, loan: Loan | None, outer: Loan | None) -> None:
         self._limiter = limiter
         self._loan = loan
+        self._outer = outer
         self._borrowed = False
         self._wait: CancelScope | None = None
         self._own: Loan | None = None
@@ -80,7 +81,8 @@ class Permit:
         except WouldBlock:
             if not await self._acquire_later(on_wait):
                 return False
-        self._own = Loan(self._limiter, _loan.get())
+        # Not the loan found in the context: a worker is started, with a copy of it, inside another handler.
+        self._own = Loan(self._limiter, self._outer)
         self._token = _loan.set(self._own)
         return True
 

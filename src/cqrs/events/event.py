@@ -78,7 +78,7 @@ class DCEvent(IEvent):
 class PydanticEvent(pydantic.BaseModel, IEvent):
     """An event that is a frozen pydantic model. ``Event`` is this class."""
 
-    model_config = pydantic.ConfigDict(frozen=True)
+    model_config: ClassVar[pydantic.ConfigDict] = pydantic.ConfigDict(frozen=True)
 
     @classmethod
     def from_dict(cls, **kwargs: Any) -> Self:
@@ -179,7 +179,7 @@ class DCNotificationEvent(DCEvent, INotificationEvent[PayloadT], Generic[Payload
 class PydanticNotificationEvent(PydanticEvent, INotificationEvent[PayloadT], Generic[PayloadT]):
     """A notification event that is a frozen pydantic model. ``NotificationEvent`` is this class."""
 
-    model_config = pydantic.ConfigDict(from_attributes=True)
+    model_config: ClassVar[pydantic.ConfigDict] = pydantic.ConfigDict(from_attributes=True)
 
     payload: PayloadT
     event_id: uuid.UUID = pydantic.Field(default_factory=uuid.uuid4)

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 from cqrs._invocation import FallbackPlan, Plan, handler_plan
 from cqrs.container.protocol import Resolver
 from cqrs.events.event import IDomainEvent, IEvent, INotificationEvent
-from cqrs.events.event_source import take_events
+from cqrs.events.event_source import discard_events, unpublished
 from cqrs.events.fallback import EventHandlerFallback
 from cqrs.events.map import EventBinding, EventMap
 from cqrs.exceptions import MessageBrokerNotConfiguredError, name_of
@@ -144,7 +144,12 @@ def message_of(event: INotificationEvent[Any]) -> Message:
 def _to_handler(plan: Plan) -> Delivery:
     async def deliver(event: IEvent, resolver: Resolver) -> Sequence[IEvent]:
         invocation = await plan.acquire(resolver)
-        await invocation.handle(event)
-        return take_events(invocation) if invocation.events else ()
+        try:
+            await invocation.handle(event)
+        except BaseException:
+            discard_events(invocation)
+            raise
+        recorded = invocation.events
+        return unpublished(invocation, recorded) if recorded else ()
 
     return deliver

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 import logging
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Sequence
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import RunVar
+from anyio.lowlevel import RunVar, checkpoint_if_cancelled
 
 from cqrs._concurrency import SingleErrorTaskGroup, Watched, raise_failures
 from cqrs.container.protocol import Resolver
-from cqrs.events._permits import Permit, current_loan
+from cqrs.events._permits import Loan, Permit, enclosing_loan
 from cqrs.events.event import IEvent
 from cqrs.events.event_emitter import EmitsEvents, EventEmitter
 from cqrs.events.failure_policy import EventErrorHook, EventFailurePolicy
@@ -22,6 +23,10 @@ from cqrs.exceptions import ConfigurationError
 
 _logger = logging.getLogger("cqrs")
 _FAILED = "several event handlers failed"
+
+# One limiter an event loop: a mediator made at import may serve several loops, one after the other.
+# Weak, so that mediators made for each request do not pile up in the loop.
+_limiters: RunVar[weakref.WeakKeyDictionary[EventProcessor, anyio.CapacityLimiter]] = RunVar("cqrs_event_limiters")
 
 
 class EventProcessor:
@@ -59,8 +64,6 @@ class EventProcessor:
         self._is_concurrent = concurrent_event_handle_enable
         self._failure_policy = failure_policy
         self._on_error = on_error
-        # One limiter an event loop: a mediator made at import may serve several loops, one after the other.
-        self._limiters: RunVar[anyio.CapacityLimiter] = RunVar("cqrs_event_limiter")
 
     async def emit_events(self, events: Sequence[IEvent], resolver: Resolver | None = None) -> None:
         """Emit ``events`` and all that follows from them.
@@ -76,26 +79,34 @@ class EventProcessor:
             _logger.warning("%d events were dropped: the mediator has no event emitter", len(events))
             return
         unit = _UnitOfWork(self._emitter, events, resolver, self._failure_policy, self._on_error)
-        if self._is_concurrent:
-            await _FanOut(unit, self._limiter(), self._limit).run()
-        else:
-            while unit.queue:
-                await unit.deliver_next()
+        try:
+            if self._is_concurrent:
+                await _FanOut(unit, self._limiter(), self._limit).run()
+            else:
+                while unit.queue:
+                    await unit.deliver_next()
+        except BaseException:
+            unit.log_failures()
+            raise
         unit.raise_failures()
 
     def _limiter(self) -> anyio.CapacityLimiter:
         try:
-            return self._limiters.get()
+            return _limiters.get()[self]
         except LookupError:
             limiter = anyio.CapacityLimiter(self._limit)
-            self._limiters.set(limiter)
+            limiters = _limiters.get(None)
+            if limiters is None:
+                limiters = weakref.WeakKeyDictionary[EventProcessor, anyio.CapacityLimiter]()
+                _limiters.set(limiters)
+            limiters[self] = limiter
             return limiter
 
 
 class _UnitOfWork:
     """The events of one call that are still to be delivered, and the failures so far."""
 
-    __slots__ = ("_emitter", "_failures", "_on_error", "_policy", "_resolver", "queue")
+    __slots__ = ("_emitter", "_failures", "_is_over", "_on_error", "_policy", "_resolver", "queue")
 
     def __init__(
         self,
@@ -111,19 +122,30 @@ class _UnitOfWork:
         self._policy = policy
         self._on_error = on_error
         self._failures: list[Exception] = []
+        self._is_over = False
 
     async def deliver_next(self) -> None:
         """Deliver the first event to all who are to know of it; then queue the events that follow."""
         event = self.queue.popleft()
+        try:
+            following = await self._deliver(event)
+        except BaseException:
+            # Workers that learn of it later, as those in a shield do, find nothing left to start.
+            self._is_over = True
+            self.queue.clear()
+            raise
+        if not self._is_over:
+            self.queue.extend(following)
+
+    async def _deliver(self, event: IEvent) -> Sequence[IEvent]:
         emitter = self._emitter
         if not isinstance(emitter, EventEmitter) or type(emitter).emit is not EventEmitter.emit:
-            self.queue.extend(await self._attempt(event, emitter.emit(event)))
-            return
+            return await self._attempt(event, emitter.emit(event))
         following: list[IEvent] = []
-        resolver = self._resolver or emitter.container
+        resolver = emitter.container if self._resolver is None else self._resolver
         for deliver in emitter.deliveries(type(event)):
             following += await self._attempt(event, deliver(event, resolver))
-        self.queue.extend(following)
+        return following
 
     async def _attempt(self, event: IEvent, delivery: Awaitable[Sequence[IEvent] | None]) -> Sequence[IEvent]:
         try:
@@ -137,12 +159,22 @@ class _UnitOfWork:
             raise error
         if self._policy is EventFailurePolicy.WAIT:
             self._failures.append(error)
-            return
+        else:
+            await self._report(event, error)
+        # A handler that fails while it is cancelled gives its failure in place of the cancellation.
+        await checkpoint_if_cancelled()
+
+    async def _report(self, event: IEvent, error: Exception) -> None:
         _logger.error("Handling %s failed", type(event).__qualname__, exc_info=error)
         if self._on_error is not None:
             reported = self._on_error(event, error)
             if inspect.isawaitable(reported):
                 await reported
+
+    def log_failures(self) -> None:
+        """Tell the log what was kept under ``EventFailurePolicy.WAIT``: something else is raised."""
+        for error in self._failures:
+            _logger.error("An event handler failed before the call was ended", exc_info=error)
 
     def raise_failures(self) -> None:
         """Raise what was kept under ``EventFailurePolicy.WAIT``."""
@@ -156,19 +188,21 @@ class _FanOut:
     are there are suspended: while handlers do not suspend, one task does everything.
     """
 
-    __slots__ = ("_limit", "_limiter", "_tasks", "_unit", "_waiting", "_workers")
+    __slots__ = ("_limit", "_limiter", "_outer", "_tasks", "_unit", "_waiting", "_workers")
 
     def __init__(self, unit: _UnitOfWork, limiter: anyio.CapacityLimiter, limit: int) -> None:
         self._unit = unit
         self._limiter = limiter
         self._limit = limit
+        self._outer: Loan | None = enclosing_loan()
         self._workers = 1
         self._waiting: set[Permit] = set()
         self._tasks: TaskGroup | None = None
 
     async def run(self) -> None:
         """Deliver everything."""
-        permit = Permit(self._limiter, current_loan(self._limiter))
+        loan = None if self._outer is None else self._outer.find(self._limiter)
+        permit = Permit(self._limiter, loan, self._outer)
         queue = self._unit.queue
         while queue and (self._limit == 1 or len(queue) == 1):
             await self._deliver_one(permit)
@@ -211,4 +245,4 @@ class _FanOut:
     def _start_worker(self) -> None:
         if self._tasks is not None and self._may_grow():
             self._workers += 1
-            self._tasks.start_soon(self._work, Permit(self._limiter, None))
+            self._tasks.start_soon(self._work, Permit(self._limiter, None, self._outer))

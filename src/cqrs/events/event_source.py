@@ -46,7 +46,15 @@ def take_events(handler: RecordsEvents) -> list[IEvent]:
     """
     if isinstance(handler, EventRelay):
         return handler.take_events()
-    recorded = list(handler.events)
+    return unpublished(handler, handler.events)
+
+
+def unpublished(handler: RecordsEvents, events: Sequence[IEvent]) -> list[IEvent]:
+    """What :func:`take_events` gives, where ``handler.events`` has been read already.
+
+    It is read once: a handler may empty its list when it is read.
+    """
+    recorded = list(events)
     before: Sequence[IEvent] = getattr(handler, "_published_events", ())
     _remember(handler, recorded)
     if not before:
@@ -57,8 +65,10 @@ def take_events(handler: RecordsEvents) -> list[IEvent]:
 
 def discard_events(handler: RecordsEvents) -> None:
     """Take what ``handler`` has recorded and publish none of it: its attempt has failed."""
-    if handler.events:
-        take_events(handler)
+    # A handler that failed may have failed before it made its list: that must not hide how it failed.
+    with contextlib.suppress(Exception):
+        if handler.events:
+            take_events(handler)
 
 
 def _remember(handler: Any, events: Sequence[IEvent]) -> None:

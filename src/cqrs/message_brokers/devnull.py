@@ -6,7 +6,7 @@ import logging
 
 from cqrs.message_brokers.protocol import Message, MessageBroker
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class DevnullMessageBroker(MessageBroker):
@@ -14,4 +14,4 @@ class DevnullMessageBroker(MessageBroker):
 
     async def send_message(self, message: Message) -> None:
         """Drop ``message``."""
-        logger.debug("Dropped message %s %r to topic %r", message.message_id, message.message_name, message.topic)
+        _logger.debug("Dropped message %s %r to topic %r", message.message_id, message.message_name, message.topic)

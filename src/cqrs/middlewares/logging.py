@@ -8,7 +8,7 @@ from typing import Any
 
 from cqrs.middlewares.base import HandleType
 
-logger = logging.getLogger("cqrs")
+_logger = logging.getLogger("cqrs")
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -29,16 +29,16 @@ class LoggingMiddleware:
 
         :raises Exception: what the handler raised.
         """
-        if not logger.isEnabledFor(logging.DEBUG):
+        if not _logger.isEnabledFor(logging.DEBUG):
             return await handle(request)
         name = type(request).__name__
-        logger.debug("Handle %s request", name, extra=_extra("request", request))
+        _logger.debug("Handle %s request", name, extra=_extra("request", request))
         try:
             response = await handle(request)
         except Exception as error:
-            logger.debug("Request %s failed", name, exc_info=True, extra=_extra("error", error))
+            _logger.debug("Request %s failed", name, exc_info=True, extra=_extra("error", error))
             raise
-        logger.debug("Request %s handled", name, extra=_extra("response", response))
+        _logger.debug("Request %s handled", name, extra=_extra("response", response))
         return response
 
 

@@ -7,15 +7,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import contextmanager
 from typing import Any, cast
 
-from cqrs.exceptions import MissingDependencyError
+from cqrs._optional_library import OptionalLibrary
 from cqrs.middlewares.base import HandleType, StreamHandleType
 
-try:
+with OptionalLibrary("opentelemetry-api", extra="opentelemetry", package="opentelemetry"):
     from opentelemetry import context, metrics, trace
-except ImportError as error:
-    if (error.name or "").partition(".")[0] != "opentelemetry":
-        raise
-    raise MissingDependencyError("opentelemetry-api", "opentelemetry") from error
 
 SYSTEM = "cqrs"
 """``messaging.system`` of every span and measurement."""

@@ -19,7 +19,7 @@ from cqrs.exceptions import (
 )
 from cqrs.middlewares.base import HandleType
 
-logger = logging.getLogger("cqrs")
+_logger = logging.getLogger("cqrs")
 
 DEFAULT_WAIT: wait_base = tenacity.wait_exponential(multiplier=0.1, max=5) + tenacity.wait_random(0, 0.1)
 """Waits about 0.1, 0.2, 0.4 ... seconds, at most 5, with up to 0.1 seconds of jitter."""
@@ -118,7 +118,7 @@ def _failing_first(failure: Exception, request: Any, handle: HandleType) -> Call
 def _log(request: Any) -> Callable[[tenacity.RetryCallState], None]:
     def log(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
-        logger.warning(
+        _logger.warning(
             "Handling %s failed at attempt %d with %r, next attempt in %.3g s",
             type(request).__name__,
             state.attempt_number,

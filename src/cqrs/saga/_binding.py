@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cqrs._generics import concrete_argument
+from cqrs._generics import concrete_class
 from cqrs.exceptions import SagaTypeError, name_of
 from cqrs.saga.models import SagaContext
 from cqrs.saga.saga import Saga
@@ -16,8 +16,8 @@ def check_saga(context_type: Any, saga_type: Any) -> None:
         raise SagaTypeError(f"{name_of(context_type)} is not a saga context: derive it from SagaContext.")
     if not _is_subclass(saga_type, Saga):
         raise SagaTypeError(f"{name_of(saga_type)} is not a saga class: derive it from Saga.")
-    declared = concrete_argument(saga_type, Saga, 0)
-    if isinstance(declared, type) and not issubclass(context_type, declared):
+    declared = concrete_class(saga_type, Saga, 0)
+    if declared is not None and not issubclass(context_type, declared):
         raise SagaTypeError(
             f"{name_of(saga_type)} is a saga for {name_of(declared)} and cannot be bound to {name_of(context_type)}."
         )

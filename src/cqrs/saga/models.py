@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 import pydantic
 from typing_extensions import Self, TypeVar
 
-from cqrs._dataclass_codec import dataclass_from_dict, dataclass_to_dict
+from cqrs._dataclass_codec import DATACLASS_CONFIG, dataclass_from_dict, dataclass_to_dict
 
 
 @dataclasses.dataclass
 class SagaContext:
     """The base of saga contexts. Subclasses are dataclasses."""
 
-    __pydantic_config__: ClassVar[pydantic.ConfigDict] = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    __pydantic_config__: ClassVar[pydantic.ConfigDict] = DATACLASS_CONFIG
 
     def to_dict(self) -> dict[str, Any]:
         """The context as a dictionary of its fields, nested dataclasses included."""

@@ -1,0 +1,1 @@
+"""The parts of the order service. ``order_service.py`` runs them."""

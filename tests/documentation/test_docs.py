@@ -1,0 +1,38 @@
+"""The Python blocks of all pages run as they stand, and links between pages lead somewhere."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from typing import Any
+
+import pytest
+
+for library in ("aiobreaker", "di", "dishka", "dependency_injector", "google.protobuf"):
+    pytest.importorskip(library)
+
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+_LINK = re.compile(r"\]\((?!https?://|#)(?P<target>[^)#\s]+)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_page_runs(page: pathlib.Path, blocks_of: Any, run_page: Any, reader_backend: str) -> None:
+    """Each block of a page runs after those before it, on both backends."""
+    assert blocks_of(page) or page.stem in {"index", "api"}
+    run_page(page, reader_backend)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: pathlib.Path) -> None:
+    """A link to a file of this repository names one that is there."""
+    targets = [found["target"] for found in _LINK.finditer(page.read_text(encoding="utf-8"))]
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    """No page is left for nobody to find."""
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert [page.name for page in PAGES if page.stem != "index" and f"({page.name})" not in index] == []

@@ -1,0 +1,25 @@
+"""The Python blocks of the README run as they stand."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiobreaker")
+
+
+README = pathlib.Path(__file__).parents[2] / "README.md"
+
+
+def test_readme_has_blocks_to_run(blocks_of: Any) -> None:
+    """The README shows code, and all of it is run."""
+    assert len(blocks_of(README)) >= 6
+    assert "no-run" not in README.read_text(encoding="utf-8")
+
+
+def test_readme_runs(run_page: Any, reader_backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each block of the README runs after those before it, on both backends."""
+    run_page(README, reader_backend)
+    assert "order ord-1" in capsys.readouterr().out
