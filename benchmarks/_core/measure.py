@@ -31,6 +31,9 @@ class Job:
 
 
 IMPORT = "import_time"
+NEAR = 1.5
+"""How many times the least value the next one may be, for the two to support each other."""
+
 JOBS = (
     Job("send_bootstrapped"),
     Job("send_by_hand"),
@@ -44,19 +47,31 @@ JOBS = (
 )
 
 
+Key = tuple[Contender, str, str]
+"""Contender, backend, line."""
+
+
 @dataclass
 class Results:
-    """Seconds an operation, by contender, backend and line: the least of all rounds."""
+    """Seconds an operation, of each round. The value of a line is the least of them."""
 
-    seconds: dict[tuple[Contender, str, str], float] = field(default_factory=dict)
+    rounds: dict[Key, list[float]] = field(default_factory=dict)
 
     def add(self, contender: Contender, backend: str, values: dict[str, float]) -> None:
         for line, value in values.items():
-            key = contender, backend, line
-            self.seconds[key] = min(value, self.seconds.get(key, value))
+            self.rounds.setdefault((contender, backend, line), []).append(value)
 
     def get(self, contender: Contender, line: str, backend: str = "asyncio") -> float | None:
-        return self.seconds.get((contender, backend, line))
+        values = self.rounds.get((contender, backend, line))
+        return min(values) if values else None
+
+    def doubtful(self) -> list[tuple[Key, list[float]]]:
+        """The lines whose least value no other round comes near to: a disturbance, or a clock that jumped."""
+        return [(key, sorted(values)) for key, values in self.rounds.items() if _stands_alone(sorted(values))]
+
+
+def _stands_alone(values: list[float]) -> bool:
+    return values[0] <= 0 or (len(values) > 1 and values[0] < values[1] / NEAR)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Count(cqrs.Request):
     items: int
 
 
-class Ticked(cqrs.DomainEvent, frozen=True):
+class Ticked(cqrs.DomainEvent):
     number: int
 
 

@@ -22,6 +22,7 @@ def print_report(results: Results, tolerance: float) -> bool:
     print_table(["what it costs, ours, microseconds", *lines.BACKENDS], _containers(results))
     verdicts = [target.met(results, tolerance) for target in targets()]
     print_table(["target", "limit", "measured", "verdict"], _judged(results, verdicts))
+    print_table(["doubtful: the least value stands alone", "on", "who", "rounds, microseconds"], _doubtful(results))
     return False not in verdicts
 
 
@@ -69,8 +70,15 @@ def _judged(results: Results, verdicts: Sequence[bool | None]) -> list[Row]:
     ]
 
 
+def _doubtful(results: Results) -> list[Row]:
+    return [
+        [line, backend, contender.name, " ".join(map(_microseconds, values))]
+        for (contender, backend, line), values in results.doubtful()
+    ]
+
+
 def _lines(results: Results, backend: str) -> list[str]:
-    return list(dict.fromkeys(line for _, on, line in results.seconds if on == backend))
+    return list(dict.fromkeys(line for _, on, line in results.rounds if on == backend))
 
 
 def _is_compared(results: Results, line: str) -> bool:

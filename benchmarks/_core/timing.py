@@ -1,7 +1,4 @@
-"""The clock: the best of many short repeats, in processor time.
-
-Nothing that is timed waits, so on an idle machine this is wall time; on a busy one it leaves out what others use.
-"""
+"""The clock: the best of many short repeats."""
 
 from __future__ import annotations
 
@@ -41,19 +38,19 @@ class Clock:
         return number
 
     async def _best(self, call: Call, argument: object, number: int) -> float:
-        end = time.process_time() + self.budget_seconds
+        end = time.perf_counter() + self.budget_seconds
         repeats = [await _elapsed(call, argument, number) for _ in range(self.min_repeats)]
-        while time.process_time() < end:
+        while time.perf_counter() < end:
             repeats.append(await _elapsed(call, argument, number))
         return min(repeats)
 
 
 async def _elapsed(call: Call, argument: object, number: int) -> float:
     numbers = range(number)
-    start = time.process_time()
+    start = time.perf_counter()
     for _ in numbers:
         await call(argument)
-    return time.process_time() - start
+    return time.perf_counter() - start
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Commands, queries, events, streams and sagas with structured concurrency, on asyncio, uvloop and trio.
 
-Every public name is here; it is defined in the module that its import line names. Names that need an
-optional library are loaded when they are first used.
+Every public name is here, and is loaded from the module that defines it when it is first used:
+``import cqrs`` itself loads nothing.
 """
 
 from __future__ import annotations
@@ -9,62 +9,163 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from cqrs.circuit_breaker import ICircuitBreaker
-from cqrs.compressors import Compressor, ZlibCompressor
-from cqrs.container.plain import Lifetime, PlainContainer
-from cqrs.container.protocol import Container
-from cqrs.container.scope import ScopeStrategy
-from cqrs.dispatcher.result_stream import ResultStream
-from cqrs.events.event import (
-    DCDomainEvent,
-    DCEvent,
-    DCNotificationEvent,
-    DomainEvent,
-    Event,
-    IDomainEvent,
-    IEvent,
-    INotificationEvent,
-    NotificationEvent,
-    PydanticDomainEvent,
-    PydanticEvent,
-    PydanticNotificationEvent,
-)
-from cqrs.events.event_emitter import EventEmitter
-from cqrs.events.event_handler import EventHandler
-from cqrs.events.event_processor import EventProcessor
-from cqrs.events.failure_policy import EventFailurePolicy
-from cqrs.events.fallback import EventHandlerFallback
-from cqrs.events.map import EventMap
-from cqrs.exceptions import CQRSError
-from cqrs.mediator import EventMediator, RequestMediator, StreamingRequestMediator
-from cqrs.message_brokers import DevnullMessageBroker, InMemoryMessageBroker, Message, MessageBroker
-from cqrs.requests.cor_request_handler import CORRequestHandler
-from cqrs.requests.fallback import RequestHandlerFallback
-from cqrs.requests.map import RequestMap, SagaMap
-from cqrs.requests.mermaid import CoRMermaid
-from cqrs.requests.request import DCRequest, IRequest, PydanticRequest, Request
-from cqrs.requests.request_handler import RequestHandler, SendStreamRequestHandler, StreamingRequestHandler
-from cqrs.response import DCResponse, IResponse, PydanticResponse, Response
-from cqrs.saga.models import ContextT, SagaContext
-from cqrs.saga.saga import Saga
-from cqrs.saga.step import Resp, SagaStepHandler, SagaStepResult
-
 if TYPE_CHECKING:
+    from cqrs.circuit_breaker import ICircuitBreaker
+    from cqrs.compressors import Compressor, ZlibCompressor
     from cqrs.container.di import DIContainer
+    from cqrs.container.plain import Lifetime, PlainContainer
+    from cqrs.container.protocol import Container
+    from cqrs.container.scope import ScopeStrategy
+    from cqrs.dispatcher.result_stream import ResultStream
+    from cqrs.events.event import (
+        DCDomainEvent,
+        DCEvent,
+        DCNotificationEvent,
+        DomainEvent,
+        Event,
+        IDomainEvent,
+        IEvent,
+        INotificationEvent,
+        NotificationEvent,
+        PydanticDomainEvent,
+        PydanticEvent,
+        PydanticNotificationEvent,
+    )
+    from cqrs.events.event_emitter import EventEmitter
+    from cqrs.events.event_handler import EventHandler
+    from cqrs.events.event_processor import EventProcessor
+    from cqrs.events.failure_policy import EventFailurePolicy
+    from cqrs.events.fallback import EventHandlerFallback
+    from cqrs.events.map import EventMap
+    from cqrs.exceptions import CQRSError
+    from cqrs.mediator import EventMediator, RequestMediator, StreamingRequestMediator
+    from cqrs.message_brokers import DevnullMessageBroker, InMemoryMessageBroker, Message, MessageBroker
+    from cqrs.requests.cor_request_handler import CORRequestHandler
+    from cqrs.requests.fallback import RequestHandlerFallback
+    from cqrs.requests.map import RequestMap, SagaMap
+    from cqrs.requests.mermaid import CoRMermaid
+    from cqrs.requests.request import DCRequest, IRequest, PydanticRequest, Request
+    from cqrs.requests.request_handler import RequestHandler, SendStreamRequestHandler, StreamingRequestHandler
+    from cqrs.response import DCResponse, IResponse, PydanticResponse, Response
+    from cqrs.saga.models import ContextT, SagaContext
+    from cqrs.saga.saga import Saga
+    from cqrs.saga.step import Resp, SagaStepHandler, SagaStepResult
 
-_LOADED_ON_FIRST_USE = {"DIContainer": "cqrs.container.di"}
+_NAMES = {
+    "cqrs.circuit_breaker": ("ICircuitBreaker",),
+    "cqrs.compressors": (
+        "Compressor",
+        "ZlibCompressor",
+    ),
+    "cqrs.container.di": ("DIContainer",),
+    "cqrs.container.plain": (
+        "Lifetime",
+        "PlainContainer",
+    ),
+    "cqrs.container.protocol": ("Container",),
+    "cqrs.container.scope": ("ScopeStrategy",),
+    "cqrs.dispatcher.result_stream": ("ResultStream",),
+    "cqrs.events.event": (
+        "DCDomainEvent",
+        "DCEvent",
+        "DCNotificationEvent",
+        "DomainEvent",
+        "Event",
+        "IDomainEvent",
+        "IEvent",
+        "INotificationEvent",
+        "NotificationEvent",
+        "PydanticDomainEvent",
+        "PydanticEvent",
+        "PydanticNotificationEvent",
+    ),
+    "cqrs.events.event_emitter": ("EventEmitter",),
+    "cqrs.events.event_handler": ("EventHandler",),
+    "cqrs.events.event_processor": ("EventProcessor",),
+    "cqrs.events.failure_policy": ("EventFailurePolicy",),
+    "cqrs.events.fallback": ("EventHandlerFallback",),
+    "cqrs.events.map": ("EventMap",),
+    "cqrs.exceptions": ("CQRSError",),
+    "cqrs.mediator": (
+        "EventMediator",
+        "RequestMediator",
+        "StreamingRequestMediator",
+    ),
+    "cqrs.message_brokers": (
+        "DevnullMessageBroker",
+        "InMemoryMessageBroker",
+        "Message",
+        "MessageBroker",
+    ),
+    "cqrs.requests.cor_request_handler": ("CORRequestHandler",),
+    "cqrs.requests.fallback": ("RequestHandlerFallback",),
+    "cqrs.requests.map": (
+        "RequestMap",
+        "SagaMap",
+    ),
+    "cqrs.requests.mermaid": ("CoRMermaid",),
+    "cqrs.requests.request": (
+        "DCRequest",
+        "IRequest",
+        "PydanticRequest",
+        "Request",
+    ),
+    "cqrs.requests.request_handler": (
+        "RequestHandler",
+        "SendStreamRequestHandler",
+        "StreamingRequestHandler",
+    ),
+    "cqrs.response": (
+        "DCResponse",
+        "IResponse",
+        "PydanticResponse",
+        "Response",
+    ),
+    "cqrs.saga.models": (
+        "ContextT",
+        "SagaContext",
+    ),
+    "cqrs.saga.saga": ("Saga",),
+    "cqrs.saga.step": (
+        "Resp",
+        "SagaStepHandler",
+        "SagaStepResult",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+_SUBMODULES = frozenset(
+    (
+        "adapters",
+        "circuit_breaker",
+        "compressors",
+        "container",
+        "deserializers",
+        "dispatcher",
+        "events",
+        "exceptions",
+        "mediator",
+        "message_brokers",
+        "middlewares",
+        "requests",
+        "response",
+        "saga",
+        "serializers",
+    )
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LOADED_ON_FIRST_USE:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_LOADED_ON_FIRST_USE[name]), name)
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LOADED_ON_FIRST_USE})
+    return sorted({*globals(), *_MODULE_OF, *_SUBMODULES})
 
 
 __all__ = [

@@ -94,17 +94,23 @@ def drive(
     :param throw: raised in the coroutine first.
     :param on_suspend: called when the coroutine suspends for the first time.
     """
+    answer: Any = None
+    thrown: BaseException | None = None
     try:
         trap = coroutine.send(None) if throw is None else coroutine.throw(throw)
         if on_suspend is not None:
             on_suspend()
         while trap is not until:
+            answer, thrown = None, None
             try:
                 answer = yield trap
-            except BaseException as error:  # noqa: BLE001, PERF203  # handed on, GeneratorExit and cancellation alike
-                trap = coroutine.throw(error)
-            else:
-                trap = coroutine.send(answer)
+            except BaseException as error:  # noqa: BLE001  # handed on, GeneratorExit and cancellation alike
+                thrown = error
+            # Thrown outside of the handler: inside, what the coroutine raises would get ``thrown`` as its
+            # context, and anyio takes a native cancellation with such a context for one of its own.
+            trap = coroutine.send(answer) if thrown is None else coroutine.throw(thrown)
     except StopIteration as finished:
         return True, finished.value
+    finally:
+        del thrown, throw  # they refer to this frame
     return False, None

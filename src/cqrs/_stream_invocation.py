@@ -7,12 +7,14 @@ consumer's task. A handler that sends its results is pushed: a coroutine that ru
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol
 
 import anyio
 from anyio.abc import ObjectSendStream
 
+from cqrs._concurrency import raise_failures
 from cqrs._fallback import FallbackPolicy, falls_back, guarded, run_with_fallback
 from cqrs.container.protocol import Resolver
 from cqrs.container.scope import CLEANUP_TIMEOUT, DispatchScope, is_scoped, needs_scope
@@ -57,7 +59,8 @@ class ResultSink:
     def __init__(self, results: ObjectSendStream[Any], publish: Publish) -> None:
         self._results = results
         self._publish = publish
-        self.publish_error: BaseException | None = None
+        self._publishing = anyio.Lock(fast_acquire=True)
+        self._publish_errors: list[Exception] = []
 
     async def send(self, item: Any, handler: RecordsEvents) -> None:
         """Handle the events of ``handler``, then hand ``item`` out."""
@@ -65,13 +68,24 @@ class ResultSink:
         await self._results.send(item)
 
     async def flush(self, handler: RecordsEvents) -> None:
-        """Handle the events of ``handler``."""
-        if handler.events:
-            try:
-                await self._publish(take_stream_events(handler))
-            except BaseException as error:
-                self.publish_error = error
-                raise
+        """Handle the events of ``handler``, also those that another task is handling, which may be this item's."""
+        if not (handler.events or self._publishing.locked()):
+            return
+        async with self._publishing:
+            if handler.events:
+                await self._publish_events(take_stream_events(handler))
+
+    async def _publish_events(self, events: Sequence[IEvent]) -> None:
+        try:
+            await self._publish(events)
+        except Exception as error:
+            self._publish_errors.append(error)
+            raise
+
+    def is_of_events(self, error: BaseException) -> bool:
+        """Whether ``error`` is a failure in the handling of events, or a group with one in it."""
+        parts: Sequence[BaseException] = getattr(error, "exceptions", ())
+        return any(error is known for known in self._publish_errors) or any(map(self.is_of_events, parts))
 
 
 class _HandlerResults(ObjectSendStream[Any]):
@@ -211,16 +225,21 @@ class FallbackStreamPlan:
 
     async def push(self, resolver: Resolver, request: Any, results: ResultSink) -> None:
         """Run the primary, and the fallback when it fails. A failure in the handling of events is none of it."""
+        failures: list[Exception] = []
 
         async def primary() -> None:
-            await self._primary.push(resolver, request, results)
+            try:
+                await self._primary.push(resolver, request, results)
+            except Exception as error:
+                if not results.is_of_events(error):
+                    raise
+                failures.append(error)
 
         async def fallback() -> None:
-            if results.publish_error is not None:
-                raise results.publish_error
             await self._fallback.push(resolver, request, results)
 
         await run_with_fallback(self._policy, primary, fallback)
+        raise_failures(failures, "")
 
 
 def stream_plan(handler_type: type[Any], container: Resolver, middlewares: MiddlewareChain) -> StreamPlan:
@@ -300,9 +319,9 @@ class _StreamWithFallback(_RelayedStream):
         except Exception as error:  # raised again where the policy says so
             if not falls_back(self._policy, error):
                 raise
-        async with ClosedEarly(await self._start(self._fallback, request)) as items:
-            async for item in items:
-                yield item
+            async with ClosedEarly(await self._start(self._fallback, request)) as items:
+                async for item in items:
+                    yield item
 
     async def _start(self, plan: StreamPlan, request: Any) -> AsyncIterator[Any]:
         self._inner = await plan.acquire(self._resolver)
@@ -313,7 +332,9 @@ class _StreamWithFallback(_RelayedStream):
         try:
             return await _next(items)
         except Exception as error:
-            await guarded(self._policy, _failing(error))
+            # What the breaker makes of it, such as that the circuit is open by now, is not why the stream ends.
+            with suppress(Exception):
+                await guarded(self._policy, _failing(error))
             raise
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pathlib
 import re
+import textwrap
 from typing import Any
 
 import pytest
+
+import cqrs
+from cqrs import exceptions
 
 for library in ("aiobreaker", "di", "dishka", "dependency_injector", "google.protobuf"):
     pytest.importorskip(library)
@@ -36,3 +40,18 @@ def test_every_page_is_in_the_index() -> None:
     """No page is left for nobody to find."""
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     assert [page.name for page in PAGES if page.stem != "index" and f"({page.name})" not in index] == []
+
+
+def test_every_error_is_on_the_page_of_errors() -> None:
+    """The tree of errors is the one that the library has."""
+    tree = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    assert exceptions.__doc__ is not None
+    drawn = textwrap.dedent(exceptions.__doc__.partition("::\n")[2].partition("An error that")[0]).strip()
+    assert drawn in tree
+
+
+def test_every_public_name_is_on_the_page_of_names() -> None:
+    """What ``cqrs`` offers is listed, save the type variables and the container that needs di."""
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    unlisted = {"ContextT", "Resp", "DIContainer"}
+    assert [name for name in cqrs.__all__ if f" {name}" not in page and name not in unlisted] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -117,7 +118,7 @@ async def test_costs_one_question_while_debug_is_off(monkeypatch: pytest.MonkeyP
             asked.append(name)
             return lambda *_: False
 
-    monkeypatch.setattr(logging_module, "logger", Spy())
+    monkeypatch.setattr(logging_module, "_logger", Spy())
     response = Unshowable()
 
     async def handle(request: Any) -> Any:
@@ -160,3 +161,33 @@ def test_is_a_middleware() -> None:
     chain = MiddlewareChain()
     chain.set([LoggingMiddleware()])
     assert chain
+
+
+async def test_a_stream_is_logged_at_its_beginning_and_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    """With DEBUG on, a stream has two records around its results; with DEBUG off it is handed on as it is."""
+
+    async def results(request: object) -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    middleware = LoggingMiddleware()
+    with caplog.at_level(logging.DEBUG, logger="cqrs"):
+        assert [item async for item in middleware.stream("request", results)] == [1, 2]
+    assert [record.getMessage() for record in caplog.records] == ["Handle str request", "Request str handled"]
+    with caplog.at_level(logging.INFO, logger="cqrs"):
+        items = middleware.stream("request", results)
+        assert [item async for item in items] == [1, 2]
+        assert getattr(items, "ag_code", None) is results.__code__
+
+
+async def test_a_stream_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The failure of a stream is logged and leaves as itself."""
+
+    async def results(request: object) -> AsyncIterator[int]:
+        yield 1
+        raise LookupError("gone")
+
+    with caplog.at_level(logging.DEBUG, logger="cqrs"), pytest.raises(LookupError, match="gone"):
+        async for _ in LoggingMiddleware().stream("request", results):
+            pass
+    assert [record.getMessage() for record in caplog.records] == ["Handle str request", "Request str failed"]

@@ -51,11 +51,7 @@ class StreamHome:
         self._tasks: TaskGroup | None = None
         self._thread = 0
         self._strays: deque[Callable[[], Awaitable[None]]] = deque()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it has been entered and not left."""
-        return self._tasks is not None
+        self._held: set[AsyncGenerator[Any, None]] = set()
 
     async def __aenter__(self) -> Self:
         if self._tasks is not None:
@@ -71,10 +67,29 @@ class StreamHome:
         tasks, self._tasks = self._tasks, None
         if tasks is None or self._group is None:
             return None
+        self._held.clear()
         # In a task: a native cancellation of the one that leaves must not tear it.
         tasks.start_soon(self._end_strays)
         tasks.cancel_scope.cancel()
         return await self._group.__aexit__(exc_type, exc, traceback)
+
+    def hold(self, items: AsyncGenerator[Any, None]) -> None:
+        """Keep ``items`` alive until they are released.
+
+        Were they in a cycle of garbage, the event loop would close them too, each generator in them in a task.
+        """
+        if self._tasks is not None:
+            self._held.add(items)
+
+    def forget(self, items: AsyncGenerator[Any, None]) -> None:
+        """Hold ``items`` no longer."""
+        self._held.discard(items)
+
+    def release(self, items: AsyncGenerator[Any, None]) -> None:
+        """Nobody will ask for more of ``items``: end them where they have not ended."""
+        self.forget(items)
+        if self._tasks is not None and not _is_over(items):
+            self.adopt(items.aclose)
 
     def adopt(self, end: Callable[[], Awaitable[None]]) -> None:
         """Call ``end`` in a task, at once; where the garbage collector runs in another thread, later."""
@@ -151,6 +166,7 @@ class ResultStream(AbstractAsyncContextManager["ResultStream[Any]"], AsyncIterat
         self._use()
         if not self._source.is_push:
             self._items = self._source.pull()
+            self._home.hold(self._items)
             return await self._items.__anext__()
         self._pipe = _Pipe(self._source, self._max_buffer_size)
         self._home.start(self._pipe)
@@ -169,6 +185,7 @@ class ResultStream(AbstractAsyncContextManager["ResultStream[Any]"], AsyncIterat
         items, self._items = self._items, None
         with anyio.move_on_after(CLEANUP_TIMEOUT, shield=True):
             if items is not None:
+                self._home.forget(items)
                 await items.aclose()
             if self._pipe is not None:
                 await self._pipe.stop()
@@ -201,8 +218,8 @@ class ResultStream(AbstractAsyncContextManager["ResultStream[Any]"], AsyncIterat
 
     def __del__(self) -> None:
         items, pipe = getattr(self, "_items", None), getattr(self, "_pipe", None)
-        if items is not None and self._home.is_open and not _is_over(items):
-            self._home.adopt(items.aclose)
+        if items is not None:
+            self._home.release(items)
         if pipe is not None and self._tasks is None:
             self._leave(pipe)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import Any, cast
 
-from cqrs.middlewares.base import HandleType
+from cqrs.middlewares.base import HandleType, StreamHandleType
 
 _logger = logging.getLogger("cqrs")
 
@@ -40,6 +41,24 @@ class LoggingMiddleware:
             raise
         _logger.debug("Request %s handled", name, extra=_extra("response", response))
         return response
+
+    def stream(self, request: Any, handle: StreamHandleType) -> AsyncIterator[Any]:
+        """The results of ``request``, logged at the beginning and at the end; the results themselves are not."""
+        items = handle(request)
+        return _logged(request, items) if _logger.isEnabledFor(logging.DEBUG) else items
+
+
+async def _logged(request: Any, items: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    name = type(request).__name__
+    _logger.debug("Handle %s request", name, extra=_extra("request", request))
+    try:
+        async with aclosing(cast(AsyncGenerator[Any, None], items)):
+            async for item in items:
+                yield item
+    except Exception as error:
+        _logger.debug("Request %s failed", name, exc_info=True, extra=_extra("error", error))
+        raise
+    _logger.debug("Request %s handled", name, extra=_extra("response", None))
 
 
 def _extra(key: str, value: object) -> Mapping[str, object]:
