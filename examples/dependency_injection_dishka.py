@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import anyio
 from dishka import Provider, Scope, make_async_container
@@ -27,7 +27,7 @@ class Transaction:
         print(f"  {statement}")
 
 
-async def open_transaction() -> AsyncIterator[Transaction]:
+async def open_transaction() -> AsyncGenerator[Transaction, Exception | None]:
     """``yield`` gives back the failure that the scope ends with, or None: that is dishka's way to tell."""
     failure = yield Transaction()
     print("  committed" if failure is None else f"  rolled back after {failure!r}")

@@ -7,7 +7,7 @@ import argparse
 import functools
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 import anyio
@@ -54,7 +54,7 @@ def streaming_mediator_factory() -> cqrs.StreamingRequestMediator:
 
 @asynccontextmanager
 async def lifespan(_: fastapi.FastAPI) -> AsyncGenerator[None]:
-    """With the mediator entered, streams end in its task group when a client hangs up."""
+    """Entered, the mediator ends the streams that clients left."""
     async with streaming_mediator_factory():
         yield
 
@@ -72,9 +72,8 @@ async def process_files(
     async def generate_sse() -> AsyncGenerator[str]:
         yield _sse({"type": "start"})
         # Pulled: a generator must not yield inside the task group of a pipelined stream.
-        async with aclosing(mediator.stream(command)) as results:
-            async for result in results:
-                yield _sse({"type": "progress", "data": result.to_dict()})
+        async for result in mediator.stream(command):
+            yield _sse({"type": "progress", "data": result.to_dict()})
         yield _sse({"type": "complete"})
 
     return StreamingResponse(generate_sse(), media_type="text/event-stream")

@@ -1,4 +1,4 @@
-"""Middlewares: one of the application's own around retry and timeout, around requests and events alike."""
+"""Middlewares: one of the application's own, a timeout and a retry, around every handler."""
 
 from __future__ import annotations
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
+import types
 from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
-
-_T = TypeVar("_T")
-_NEVER = object()
 
 
 class SingleErrorTaskGroup:
@@ -64,53 +62,42 @@ def raise_failures(failures: Any, message: str) -> None:
         raise BaseExceptionGroup(message, failures)
 
 
-class Watched(Generic[_T]):
-    """Awaits a coroutine in the same task and calls ``on_suspend`` when it suspends for the first time."""
-
-    __slots__ = ("_coroutine", "_on_suspend")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, _T], on_suspend: Callable[[], None]) -> None:
-        self._coroutine = coroutine
-        self._on_suspend = on_suspend
-
-    def __await__(self) -> Generator[Any, Any, _T]:
-        result: _T
-        _, result = yield from drive(self._coroutine, on_suspend=self._on_suspend)
-        return result
+_NEVER = object()
 
 
+@types.coroutine
 def drive(
-    coroutine: Coroutine[Any, Any, Any],
+    coroutine: Coroutine[Any, Any, None],
     *,
-    throw: BaseException | None = None,
+    send: object = None,
     until: object = _NEVER,
     on_suspend: Callable[[], None] | None = None,
-) -> Generator[Any, Any, tuple[bool, Any]]:
-    """Run ``coroutine`` inside an ``__await__``: to its end (True, its result), or until it yields ``until`` (False).
+) -> Generator[Any, Any, bool]:
+    """Await ``coroutine`` in this task: to its end (True), or until it yields ``until`` (False).
 
     What else it yields goes to the event loop, and what the event loop sends or throws goes to it:
     neither side can tell the difference.
 
-    :param throw: raised in the coroutine first.
-    :param on_suspend: called when the coroutine suspends for the first time.
+    :param send: sent to the coroutine first, where it is suspended at ``until``.
+    :param on_suspend: called each time the coroutine suspends.
     """
-    answer: Any = None
+    answer: Any = send
     thrown: BaseException | None = None
     try:
-        trap = coroutine.send(None) if throw is None else coroutine.throw(throw)
-        if on_suspend is not None:
-            on_suspend()
-        while trap is not until:
-            answer, thrown = None, None
+        while True:
+            # Thrown outside of the handler: inside, what the coroutine raises would get ``thrown`` as its
+            # context, and anyio takes a native cancellation with such a context for one of its own.
+            trap = coroutine.send(answer) if thrown is None else coroutine.throw(thrown)
+            answer = thrown = None
+            if trap is until:
+                return False
+            if on_suspend is not None:
+                on_suspend()
             try:
                 answer = yield trap
             except BaseException as error:  # noqa: BLE001  # handed on, GeneratorExit and cancellation alike
                 thrown = error
-            # Thrown outside of the handler: inside, what the coroutine raises would get ``thrown`` as its
-            # context, and anyio takes a native cancellation with such a context for one of its own.
-            trap = coroutine.send(answer) if thrown is None else coroutine.throw(thrown)
-    except StopIteration as finished:
-        return True, finished.value
+    except StopIteration:
+        return True
     finally:
-        del thrown, throw  # they refer to this frame
-    return False, None
+        del thrown  # it refers to this frame

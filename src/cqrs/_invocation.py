@@ -101,8 +101,19 @@ class ScopedPlan:
         return await self._plan.acquire(resolver)
 
     def entry(self, container: Resolver) -> Entry:
-        """The same as :meth:`acquire`."""
-        return Entry(self.acquire, container)
+        """The same as :meth:`acquire`, with fewer questions."""
+        types, needs_scope = self._plan.handler_types, self._container.needs_scope
+        if len(types) > 1:
+            return Entry(self.acquire, container)
+        plan, handler_type, (acquire, argument) = self._plan, types[0], self._plan.entry(container)
+
+        async def acquire_in_scope(container: Resolver) -> Invocation:
+            if needs_scope(handler_type):
+                return _Scoped(plan, container)
+            invocation: Invocation = await acquire(argument)
+            return invocation
+
+        return Entry(acquire_in_scope, container)
 
 
 class FallbackPlan:
@@ -159,12 +170,12 @@ class _Wrapped(_Taken):
 
     def __init__(self, handler: Invocation, middlewares: MiddlewareChain) -> None:
         self._handler = handler
-        self._pipeline = middlewares.wrap(self._attempt)
+        self._middlewares = middlewares
         self._was_attempted = False
 
     async def handle(self, message: Any, /) -> Any:
         try:
-            response = await self._pipeline(message)
+            response = await self._middlewares.wrap(self._attempt)(message)
         except BaseException:
             discard_events(self._handler)
             raise

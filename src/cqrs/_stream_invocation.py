@@ -159,10 +159,10 @@ class StreamHandlerPlan:
 
         async def attempt(request: Any) -> None:
             start.check()
-            discard_events(handler)
             try:
                 await self._run(handler, request, outlet)
             except BaseException as error:
+                discard_events(handler)
                 start.failed(error)
                 raise
 
@@ -271,10 +271,14 @@ class _WrappedStream(_RelayedStream):
     def handle(self, request: Any, /) -> AsyncIterator[Any]:
         return self._pipeline(request)
 
-    def _attempt(self, request: Any) -> AsyncIterator[Any]:
-        discard_events(self._inner)  # of an attempt that failed before
-        items: AsyncIterator[Any] = self._inner.handle(request)
-        return items
+    async def _attempt(self, request: Any) -> AsyncGenerator[Any, None]:
+        try:
+            async with ClosedEarly(self._inner.handle(request)) as items:
+                async for item in items:
+                    yield item
+        except BaseException:
+            discard_events(self._inner)
+            raise
 
 
 class _ScopedStream(_RelayedStream):
@@ -317,6 +321,7 @@ class _StreamWithFallback(_RelayedStream):
                     item = await self._next_guarded(items)
             return
         except Exception as error:  # raised again where the policy says so
+            discard_events(self)
             if not falls_back(self._policy, error):
                 raise
             async with ClosedEarly(await self._start(self._fallback, request)) as items:

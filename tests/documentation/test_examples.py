@@ -8,17 +8,14 @@ import sys
 
 import pytest
 
-for library in (
-    "aiobreaker",
-    "di",
-    "dishka",
-    "dependency_injector",
-    "google.protobuf",
-    "fastapi",
-    "httpx",
-    "faststream",
-):
-    pytest.importorskip(library)
+pytest.importorskip("aiobreaker")
+pytest.importorskip("di")
+pytest.importorskip("dishka")
+pytest.importorskip("dependency_injector")
+pytest.importorskip("google.protobuf")
+pytest.importorskip("fastapi")
+pytest.importorskip("httpx")
+pytest.importorskip("faststream")
 
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"

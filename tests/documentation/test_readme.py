@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import pathlib
 from typing import Any
 
 import pytest
-
-pytest.importorskip("aiobreaker")
-
 
 README = pathlib.Path(__file__).parents[2] / "README.md"
 
@@ -23,3 +21,10 @@ def test_readme_runs(run_page: Any, reader_backend: str, capsys: pytest.CaptureF
     """Each block of the README runs after those before it, on both backends."""
     run_page(README, reader_backend)
     assert "order ord-1" in capsys.readouterr().out
+
+
+def test_every_extra_is_in_the_readme() -> None:
+    """A reader finds each extra that can be installed."""
+    extras = importlib.metadata.metadata("anyio-cqrs").get_all("Provides-Extra") or []
+    text = README.read_text(encoding="utf-8")
+    assert [extra for extra in extras if f"`{extra}`" not in text] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import sys
@@ -92,11 +93,13 @@ class Record:
     """Jobs that note how they ended."""
 
     def __init__(self) -> None:
+        self.begun: list[str] = []
         self.done: list[str] = []
         self.cancelled: list[str] = []
 
     def finishing(self, name: str, *following: cqrs.IEvent) -> Job:
         async def work() -> Sequence[cqrs.IEvent]:
+            self.begun.append(name)
             for _ in range(4):
                 await checkpoint()
             self.done.append(name)
@@ -153,7 +156,9 @@ async def test_cancel_in_order_stops_at_the_first_failure() -> None:
     """Under CANCEL, one after the other, events behind the failed one are not handled."""
     record, error = Record(), Boom()
     with pytest.raises(Boom):
-        await processor(0).emit_events([record.finishing("a", record.finishing("c")), failing(error), record.hanging("b")])
+        await processor(0).emit_events(
+            [record.finishing("a", record.finishing("c")), failing(error), record.hanging("b")]
+        )
     assert record.done == ["a"]
 
 
@@ -177,6 +182,7 @@ async def test_after_a_failure_a_shielded_sibling_starts_nothing_more() -> None:
     with anyio.fail_after(5), pytest.raises(Boom):
         await processor(2).emit_events([Job(shielded), Job(fail), *(record.finishing(str(n)) for n in range(3))])
     assert record.done == ["shielded"]
+    assert record.begun == []
 
 
 async def test_errors_of_cancelled_siblings_are_not_lost() -> None:
@@ -342,7 +348,9 @@ async def test_a_failing_broker_under_wait_and_isolate(limit: int) -> None:
     assert len(broker.sent) == 1
 
     broker, reported = Broker(error), list[Exception]()
-    await processor(limit, ISOLATE, broker, on_error=lambda _, e: reported.append(e)).emit_events([told("1"), told("2")])
+    await processor(limit, ISOLATE, broker, on_error=lambda _, e: reported.append(e)).emit_events(
+        [told("1"), told("2")]
+    )
     assert reported == [error]
     assert len(broker.sent) == 1
 
@@ -381,18 +389,21 @@ async def test_permits_are_back_after_failures() -> None:
     for policy in EventFailurePolicy:
         subject = processor(3, policy)
         for _ in range(4):
-            try:
+            with contextlib.suppress(Boom, ExceptionGroup):
                 await subject.emit_events([failing(Boom()), failing(Boom()), failing(Boom())])
-            except (Boom, ExceptionGroup):
-                pass
-        arrived, everybody = 0, anyio.Event()
+        await three_run_at_once(subject)
 
-        async def meet() -> None:
-            nonlocal arrived
-            arrived += 1
-            if arrived == 3:
-                everybody.set()
-            await everybody.wait()
 
-        with anyio.fail_after(5):
-            await subject.emit_events([Job(meet), Job(meet), Job(meet)])
+async def three_run_at_once(subject: EventProcessor) -> None:
+    arrived, everybody = 0, anyio.Event()
+
+    async def meet() -> None:
+        nonlocal arrived
+        arrived += 1
+        if arrived == 3:
+            everybody.set()
+        await everybody.wait()
+
+    with anyio.fail_after(5):
+        await subject.emit_events([Job(meet), Job(meet), Job(meet)])
+    assert arrived == 3

@@ -92,13 +92,13 @@ async def by_wait_for(work: Work, started: anyio.Event) -> None:
 
 
 async def by_asyncio_timeout(work: Work, started: anyio.Event) -> None:
-    async def expire(timeout: Any) -> None:
+    async def expire(limit: Any) -> None:
         await started.wait()
-        timeout.reschedule(asyncio.get_running_loop().time())
+        limit.reschedule(asyncio.get_running_loop().time())
 
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(None) as timeout:
-            expiring = asyncio.ensure_future(expire(timeout))
+    with pytest.raises(TimeoutError):  # noqa: PT012
+        async with asyncio.timeout(None) as limit:
+            expiring = asyncio.ensure_future(expire(limit))
             await work()
     await expiring
     assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
@@ -140,9 +140,7 @@ def _cases() -> list[Any]:
     ):
         is_missing = importlib.util.find_spec(name) is None
         marks = [pytest.mark.skip(reason=f"{name} is not installed")] if is_missing else []
-        cases += [
-            pytest.param(((backend, options), kind), id=f"{name}-{kind.__name__}", marks=marks) for kind in kinds
-        ]
+        cases += [pytest.param(((backend, options), kind), id=f"{name}-{kind.__name__}", marks=marks) for kind in kinds]
     return cases
 
 

@@ -89,8 +89,8 @@ class Streams:
                     yield number
             finally:
                 if awaits:
-                    await anyio.sleep(0)
-                    await anyio.sleep(0)
+                    await anyio.lowlevel.checkpoint()
+                    await anyio.lowlevel.checkpoint()
                 log.append("closed")
 
         return self.yielding(handle)
@@ -107,7 +107,7 @@ class Streams:
         log = self.log
 
         async def write(event: Seen) -> None:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             log.append(("event", event.what))
 
         tell = on_event or write

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -86,9 +87,8 @@ async def test_a_cancelled_consumer_abandons_the_stream_as_well(streams: Any, wa
             reached.set()
             await anyio.sleep_forever()
 
-    async with streams.no_task_left():
-        async with mediator:
-            await streams.cancel(way, consume, reached)
+    async with streams.no_task_left(), mediator:
+        await streams.cancel(way, consume, reached)
     assert streams.log == [("event", 0), "closed"]
 
 
@@ -158,7 +158,7 @@ async def test_a_stream_collected_in_another_thread(streams: Any, form: str) -> 
             await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
             streams.log.append("closed")
 
     async def send(handler: Any, request: Any, results: Any) -> None:
@@ -167,7 +167,7 @@ async def test_a_stream_collected_in_another_thread(streams: Any, form: str) -> 
             await results.send(2)
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
             streams.log.append("closed")
 
     mediator = streams.mediator(streams.yielding(give) if form == "yields" else streams.sending(send))
@@ -193,9 +193,7 @@ async def test_a_stream_in_a_cycle(streams: Any) -> None:
 
 
 @pytest.mark.parametrize("form", ["yields", "sends"])
-async def test_failures_while_closing_are_logged(
-    streams: Any, form: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_failures_while_closing_are_logged(streams: Any, form: str, caplog: pytest.LogCaptureFixture) -> None:
     """What the clean-up of an abandoned stream raises goes to the log, and the mediator lives on."""
     torn = OSError("torn")
 
@@ -277,12 +275,11 @@ async def test_a_sending_handler_is_cut_off_by_the_mediators_end(streams: Any) -
             await anext(stream)
         streams.log.append("told")
 
-    async with streams.no_task_left():
-        async with anyio.create_task_group() as tasks:
-            async with mediator:
-                tasks.start_soon(consume)
-                await streams.spin()
-            assert streams.log[0] == "ended"
+    async with streams.no_task_left(), anyio.create_task_group() as tasks:
+        async with mediator:
+            tasks.start_soon(consume)
+            await streams.spin()
+        assert streams.log[0] == "ended"
     assert streams.log == ["ended", "told"]
 
 

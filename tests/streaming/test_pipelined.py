@@ -9,6 +9,7 @@ from contextlib import aclosing
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from cqrs.exceptions import StreamUsageError
@@ -25,8 +26,8 @@ def counting(request: pytest.FixtureRequest, streams: Any) -> Any:
 
     async def clean_up() -> None:
         with anyio.CancelScope(shield=True):
-            await anyio.sleep(0)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
         streams.log.append("closed")
 
     async def give(handler: Any, request: Any) -> AsyncIterator[int]:
@@ -387,7 +388,7 @@ async def test_several_consumers_share_a_stream(streams: Any, counting: Any, siz
     async def consume(results: Any) -> None:
         async for number in results:
             taken.append(number)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
 
     async with streams.no_task_left():
         async with streams.mediator(counting).stream(streams.Count(upto=30), max_buffer_size=size) as results:
@@ -486,11 +487,10 @@ async def test_a_handler_that_swallows_its_cancellation_is_waited_for(streams: A
 async def test_streams_in_streams(streams: Any) -> None:
     """Blocks nest: each is ended on its own, the inner one first."""
     inner, outer = streams.mediator(streams.numbers()), streams.mediator(streams.numbers())
-    async with streams.no_task_left():
-        async with outer.stream(streams.Count(upto=9), max_buffer_size=2) as left:
-            async for x in left:
-                async with inner.stream(streams.Count(upto=9), max_buffer_size=2) as right:
-                    assert await anext(right) == 0
-                if x == 2:
-                    break
+    async with streams.no_task_left(), outer.stream(streams.Count(upto=9), max_buffer_size=2) as left:
+        async for x in left:
+            async with inner.stream(streams.Count(upto=9), max_buffer_size=2) as right:
+                assert await anext(right) == 0
+            if x == 2:
+                break
     assert streams.log.count("closed") == 4

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from cqrs import EventFailurePolicy, Request, StreamingRequestHandler
@@ -155,7 +156,7 @@ async def test_an_event_handlers_error_comes_instead_of_the_result(streams: Any,
             handler.record(2)
             yield 2
         finally:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             streams.log.append(anyio.get_current_task().id)
 
     async def fail(event: Any) -> None:
@@ -176,9 +177,7 @@ async def test_isolated_event_failures_do_not_end_the_stream(streams: Any, caplo
     async def fail(event: Any) -> None:
         raise ValueError(event.what)
 
-    mediator = streams.mediator(
-        streams.numbers(), on_event=fail, event_failure_policy=EventFailurePolicy.ISOLATE
-    )
+    mediator = streams.mediator(streams.numbers(), on_event=fail, event_failure_policy=EventFailurePolicy.ISOLATE)
     assert [x async for x in mediator.stream(streams.Count())] == [0, 1, 2]
     assert len([r for r in caplog.records if r.exc_info]) == 3
 
@@ -323,7 +322,7 @@ async def test_cancelling_the_consumer_inside_anext(streams: Any, way: str) -> N
             await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
             streams.log.append("ended")
 
     mediator = streams.mediator(streams.yielding(handle))

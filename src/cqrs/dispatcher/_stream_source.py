@@ -13,6 +13,7 @@ from cqrs.container.scope import DispatchScope
 from cqrs.dispatcher.streaming import StreamingRequestDispatcher
 from cqrs.events.event import IEvent
 from cqrs.events.event_processor import EventProcessor
+from cqrs.events.event_source import discard_events
 from cqrs.requests.request import IRequest
 
 
@@ -47,13 +48,17 @@ class PlannedSource:
         async with DispatchScope(self._container, opens=self._shares_scope) as resolver:
             shared = resolver if self._shares_scope else None
             run = await self._plan.acquire(resolver)
-            async with ClosedEarly(run.handle(self._request)) as items:
-                async for item in items:
+            try:
+                async with ClosedEarly(run.handle(self._request)) as items:
+                    async for item in items:
+                        if run.events:
+                            await emit(take_stream_events(run), shared)
+                        yield item
                     if run.events:
                         await emit(take_stream_events(run), shared)
-                    yield item
-                if run.events:
-                    await emit(take_stream_events(run), shared)
+            except BaseException:
+                discard_events(run)
+                raise
 
     async def push(self, results: ObjectSendStream[Any]) -> None:
         """Send all results into ``results``."""

@@ -8,7 +8,6 @@ handler lends its permit to what it waits for, and that is always enough to go o
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable
 
 import anyio
 from anyio import CancelScope, CapacityLimiter, WouldBlock
@@ -53,51 +52,70 @@ def enclosing_loan() -> Loan | None:
 
 
 class Permit:
-    """One worker's right to run a handler, acquired and released for each event.
+    """One worker's right to run handlers.
 
-    :param loan: what to fall back on while the limiter has no token, instead of waiting for it.
+    ``is_entered`` says whether handlers may run, ``was_suspended`` whether the worker has been suspended since.
+
+    :param loan: what to use while the limiter has no token, instead of waiting for one.
     :param outer: the permit of the handler around the call that the worker belongs to.
     """
 
-    __slots__ = ("_borrowed", "_limiter", "_loan", "_outer", "_own", "_token", "_wait")
+    __slots__ = (
+        "_has_loan",
+        "_has_token",
+        "_limiter",
+        "_loan",
+        "_outer",
+        "_own",
+        "_reset",
+        "_wait",
+        "is_entered",
+        "was_suspended",
+    )
 
     def __init__(self, limiter: CapacityLimiter, loan: Loan | None, outer: Loan | None) -> None:
         self._limiter = limiter
         self._loan = loan
         self._outer = outer
-        self._borrowed = False
+        self._has_token = self._has_loan = False
+        self.is_entered = self.was_suspended = False
         self._wait: CancelScope | None = None
         self._own: Loan | None = None
-        self._token: contextvars.Token[Loan | None] | None = None
+        self._reset: contextvars.Token[Loan | None] | None = None
 
-    async def acquire(self, on_wait: Callable[[Permit], None]) -> bool:
-        """Wait for the right to run. False where the waiting was called off.
-
-        ``on_wait`` is told when there is a wait for the limiter; :meth:`stop_waiting` calls it off.
-        Cancelled, nothing is held.
-        """
+    def acquire_nowait(self) -> bool:
+        """Take a token of the limiter, where there is one. It is entered later, in the worker's task."""
         try:
             self._limiter.acquire_on_behalf_of_nowait(self)
         except WouldBlock:
-            if not await self._acquire_later(on_wait):
-                return False
-        # Not the loan found in the context: a worker is started, with a copy of it, inside another handler.
-        self._own = Loan(self._limiter, self._outer)
-        self._token = _loan.set(self._own)
+            return False
+        self._has_token = True
         return True
 
-    async def _acquire_later(self, on_wait: Callable[[Permit], None]) -> bool:
+    def enter(self) -> bool:
+        """Begin to run handlers in the current task. False where that takes a wait."""
+        if not (self._has_token or self._has_loan or self.acquire_nowait()):
+            return False
+        # Not the loan found in the context: a worker is started, with a copy of it, inside another handler.
+        self._own = Loan(self._limiter, self._outer)
+        self._reset = _loan.set(self._own)
+        self.is_entered, self.was_suspended = True, False
+        return True
+
+    async def wait(self) -> bool:
+        """Wait for the right to run handlers, and enter. False where the waiting was called off.
+
+        Cancelled, nothing is held.
+        """
         if self._loan is not None:
             await self._loan.acquire()
-            self._borrowed = True
-            return True
+            self._has_loan = True
+            return self.enter()
         with CancelScope() as self._wait:
-            on_wait(self)
             await self._limiter.acquire_on_behalf_of(self)
-            self._wait = None
-            return True
+            self._has_token = True
         self._wait = None
-        return False
+        return self._has_token and self.enter()
 
     def stop_waiting(self) -> None:
         """Call off a wait for the limiter: there is nothing left to run."""
@@ -105,12 +123,13 @@ class Permit:
             self._wait.cancel()
 
     def release(self) -> None:
-        """Give the right back."""
-        if self._own is not None and self._token is not None:
+        """Give back what is held."""
+        if self._own is not None and self._reset is not None:
             self._own.is_over = True
-            _loan.reset(self._token)
-        if self._borrowed and self._loan is not None:
-            self._borrowed = False
+            _loan.reset(self._reset)
+            self._own = self._reset = None
+        if self._has_loan and self._loan is not None:
             self._loan.release()
-        else:
+        if self._has_token:
             self._limiter.release_on_behalf_of(self)
+        self._has_token = self._has_loan = self.is_entered = False

@@ -16,8 +16,11 @@ from cqrs.exceptions import MessageBrokerNotConfiguredError, name_of
 from cqrs.message_brokers.protocol import Message, MessageBroker
 from cqrs.middlewares.base import MiddlewareChain
 
-Delivery: TypeAlias = Callable[[IEvent, Resolver], Awaitable[Sequence[IEvent]]]
-"""Tells one handler, or the broker, of an event; gives the events that follow from it."""
+Delivery: TypeAlias = Callable[[IEvent, Resolver | None], Awaitable[Sequence[IEvent]]]
+"""Tells one handler, or the broker, of an event; gives the events that follow from it.
+
+Handlers come from the resolver, or, where it is None, from the emitter's container.
+"""
 
 _logger = logging.getLogger("cqrs")
 
@@ -71,7 +74,7 @@ class EventEmitter:
         """
         following: list[IEvent] = []
         for deliver in self.deliveries(type(event)):
-            following.extend(await deliver(event, self._container))
+            following.extend(await deliver(event, None))
         return following
 
     def deliveries(self, event_type: type[Any]) -> Sequence[Delivery]:
@@ -87,12 +90,16 @@ class EventEmitter:
     def _compile(self, event_type: type[Any]) -> Sequence[Delivery]:
         if issubclass(event_type, INotificationEvent) and not issubclass(event_type, IDomainEvent):
             return (self._send_to_broker,)
-        deliveries = [_to_handler(self._plan(binding)) for binding in self._event_map.handlers_of(event_type)]
+        deliveries = self._to_handlers(event_type)
         if issubclass(event_type, INotificationEvent):
             return (*deliveries, self._send_to_broker)
         if not deliveries:
             _logger.warning("Handlers for event %s not found", name_of(event_type))
         return deliveries
+
+    def _to_handlers(self, event_type: type[Any]) -> Sequence[Delivery]:
+        bindings = self._event_map.handlers_of(event_type)
+        return [_to_handler(self._plan(binding), self._container) for binding in bindings]
 
     def _plan(self, binding: EventBinding) -> Plan:
         if isinstance(binding, EventHandlerFallback):
@@ -103,7 +110,7 @@ class EventEmitter:
             return FallbackPlan(binding, primary, fallback)
         return handler_plan(binding, self._container, self._middlewares)
 
-    async def _send_to_broker(self, event: Any, _: Resolver) -> Sequence[IEvent]:
+    async def _send_to_broker(self, event: Any, _: Resolver | None) -> Sequence[IEvent]:
         if self._message_broker is None:
             raise MessageBrokerNotConfiguredError(event)
         await self._message_broker.send_message(message_of(event))
@@ -117,8 +124,8 @@ class HandlerEmitter(EventEmitter):
     """
 
     def _compile(self, event_type: type[Any]) -> Sequence[Delivery]:
-        if self._event_map.handlers_of(event_type):
-            return [_to_handler(self._plan(binding)) for binding in self._event_map.handlers_of(event_type)]
+        if deliveries := self._to_handlers(event_type):
+            return deliveries
         name = name_of(event_type)
         if self._message_broker is None and issubclass(event_type, INotificationEvent):
             _logger.warning("Handlers for event %s not found", name)
@@ -141,9 +148,11 @@ def message_of(event: INotificationEvent[Any]) -> Message:
     )
 
 
-def _to_handler(plan: Plan) -> Delivery:
-    async def deliver(event: IEvent, resolver: Resolver) -> Sequence[IEvent]:
-        invocation = await plan.acquire(resolver)
+def _to_handler(plan: Plan, container: Resolver) -> Delivery:
+    acquire, argument = plan.entry(container)
+
+    async def deliver(event: IEvent, resolver: Resolver | None) -> Sequence[IEvent]:
+        invocation = await (acquire(argument) if resolver is None else plan.acquire(resolver))
         try:
             await invocation.handle(event)
         except BaseException:

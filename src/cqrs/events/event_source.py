@@ -30,12 +30,13 @@ class EventSource(abc.ABC):  # noqa: B024  # handlers declare the abstract metho
         return ()
 
 
-class EventRelay(abc.ABC):
+# No ABC: each handler that has events is asked whether it is one of these.
+class EventRelay:
     """Stands in for a handler, and takes the events of that handler."""
 
-    @abc.abstractmethod
     def take_events(self) -> list[IEvent]:
         """What :func:`take_events` gives for the handler behind it."""
+        raise NotImplementedError
 
 
 def take_events(handler: RecordsEvents) -> list[IEvent]:
@@ -72,6 +73,7 @@ def discard_events(handler: RecordsEvents) -> None:
 
 
 def _remember(handler: Any, events: Sequence[IEvent]) -> None:
-    # A class with __slots__ of its own keeps no memory; such a handler is made anew each time.
-    with contextlib.suppress(AttributeError):
+    try:  # noqa: SIM105  # asked of each handler that has events, and suppress() costs more than all of it
         object.__setattr__(handler, "_published_events", events)
+    except AttributeError:
+        pass  # A class with __slots__ of its own keeps no memory; such a handler is made anew each time.

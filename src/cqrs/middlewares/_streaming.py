@@ -83,10 +83,16 @@ class _Rest:
 
 
 class _Mark:
-    """Awaited when a result is let out: passes every ``await`` on the way to the one who drives the coroutine."""
+    """Awaited when a result is let out: passes every ``await`` on the way to the one who drives the coroutine.
 
-    def __await__(self) -> Generator[Any, Any, None]:
-        yield self
+    An error that is sent back is raised here, innermost. GeneratorExit thrown into the outermost coroutine would
+    close those inside it, and none of them could await anything in its clean-up.
+    """
+
+    def __await__(self) -> Generator[Any, BaseException | None, None]:
+        error = yield self
+        if error is not None:
+            raise error
 
 
 class _Outlet:
@@ -109,7 +115,7 @@ async def _pull(middleware: Any, request: Any, handle: StreamHandleType) -> Asyn
     coroutine = _call(middleware, request, _Rest(handle, outlet))
     is_suspended = False
     try:
-        while not await _Step(coroutine, outlet.mark):
+        while not await drive(coroutine, until=outlet.mark):
             is_suspended = True
             yield outlet.items.popleft()
             is_suspended = False
@@ -125,22 +131,7 @@ async def _call(middleware: Any, request: Any, rest: _Rest) -> None:
 async def _close(coroutine: Coroutine[Any, Any, None], mark: _Mark) -> None:
     """Tell a coroutine that is suspended at a result that nobody wants more, and run it to its end."""
     try:
-        if not await _Step(coroutine, mark, GeneratorExit()):
+        if not await drive(coroutine, send=GeneratorExit(), until=mark):
             raise RuntimeError("a middleware or streaming handler ignored GeneratorExit")
     except GeneratorExit:
         pass
-
-
-class _Step:
-    """Runs a coroutine until it lets a result out (False) or ends (True)."""
-
-    __slots__ = ("_coroutine", "_error", "_mark")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, None], mark: _Mark, error: BaseException | None = None) -> None:
-        self._coroutine = coroutine
-        self._mark = mark
-        self._error = error
-
-    def __await__(self) -> Generator[Any, Any, bool]:
-        has_ended, _ = yield from drive(self._coroutine, throw=self._error, until=self._mark)
-        return has_ended
