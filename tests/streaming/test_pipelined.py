@@ -1,5 +1,7 @@
 """Pipelined mode: the handler runs in a task, and has ended when the block is left."""
 
+# ruff: noqa: B904, PT012, RUF043, SIM117  # what is tested is where in a block an error leaves
+
 from __future__ import annotations
 
 import math

@@ -1,5 +1,7 @@
 """Handlers that send their results from a coroutine, with a task group of their own if they want one."""
 
+# ruff: noqa: PERF401  # what is tested is where in a block an error leaves
+
 from __future__ import annotations
 
 from typing import Any
