@@ -7,10 +7,13 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from cqrs.circuit_breaker import ICircuitBreaker, should_use_fallback
-from cqrs.exceptions import name_of
+from cqrs.exceptions import ConfigurationError, DependencyResolutionError, name_of
 
 _T = TypeVar("_T")
 _logger = logging.getLogger("cqrs")
+
+_WIRING_ERRORS = (ConfigurationError, DependencyResolutionError)
+# A fallback that stood in for a primary that cannot even be made would hide the mistake.
 
 
 class FallbackPolicy(Protocol):
@@ -51,6 +54,8 @@ async def guarded(policy: FallbackPolicy, primary: Callable[[], Awaitable[_T]]) 
 def falls_back(policy: FallbackPolicy, error: Exception) -> bool:
     """Whether the fallback is to act after ``error``; says so in the log where it is."""
     breaker = policy.circuit_breaker
+    if isinstance(error, _WIRING_ERRORS) and not policy.failure_exceptions:
+        return False
     if not should_use_fallback(error, breaker, policy.failure_exceptions):
         return False
     if breaker is not None and breaker.is_circuit_breaker_error(error):

@@ -49,24 +49,24 @@ class HandlerPlan:
     """One handler."""
 
     def __init__(self, handler_type: type[Any], middlewares: MiddlewareChain) -> None:
-        self._handler_type = handler_type
+        self.handler_type = handler_type
         self._middlewares = middlewares
 
     @property
     def handler_types(self) -> tuple[type[Any], ...]:
         """What is resolved."""
-        return (self._handler_type,)
+        return (self.handler_type,)
 
     async def acquire(self, resolver: Resolver, /) -> Invocation:
         """The handler, inside the middlewares."""
-        handler: Any = await resolver.resolve(self._handler_type)
+        handler: Any = await resolver.resolve(self.handler_type)
         return _Wrapped(handler, self._middlewares) if self._middlewares else handler
 
     def entry(self, container: Resolver) -> Entry:
         """The handler itself, where there is nothing around it."""
         if self._middlewares:
             return Entry(self.acquire, container)
-        return Entry(container.resolve, self._handler_type)
+        return Entry(container.resolve, self.handler_type)
 
 
 class ChainPlan:
@@ -102,10 +102,10 @@ class ScopedPlan:
 
     def entry(self, container: Resolver) -> Entry:
         """The same as :meth:`acquire`, with fewer questions."""
-        types, needs_scope = self._plan.handler_types, self._container.needs_scope
-        if len(types) > 1:
+        plan, needs_scope = self._plan, self._container.needs_scope
+        if not isinstance(plan, HandlerPlan):
             return Entry(self.acquire, container)
-        plan, handler_type, (acquire, argument) = self._plan, types[0], self._plan.entry(container)
+        handler_type, (acquire, argument) = plan.handler_type, plan.entry(container)
 
         async def acquire_in_scope(container: Resolver) -> Invocation:
             if needs_scope(handler_type):

@@ -61,7 +61,12 @@ class RequestMediator:
         on_event_error: EventErrorHook | None = None,
         scope_strategy: ScopeStrategy = ScopeStrategy.HANDLER,
     ) -> None:
-        check_scope_strategy(scope_strategy, concurrent_event_handle_enable)
+        check_scope_strategy(
+            scope_strategy,
+            is_concurrent=concurrent_event_handle_enable,
+            isolates=event_failure_policy is EventFailurePolicy.ISOLATE,
+            has_own_dispatch=dispatcher_type.dispatch is not RequestDispatcher.dispatch,
+        )
         self._container = container
         self._scope_strategy = scope_strategy
         self._event_processor = _event_processor(
@@ -237,7 +242,12 @@ class StreamingRequestMediator:
         on_event_error: EventErrorHook | None = None,
         scope_strategy: ScopeStrategy = ScopeStrategy.HANDLER,
     ) -> None:
-        check_scope_strategy(scope_strategy, concurrent_event_handle_enable)
+        check_scope_strategy(
+            scope_strategy,
+            is_concurrent=concurrent_event_handle_enable,
+            isolates=event_failure_policy is EventFailurePolicy.ISOLATE,
+            has_own_dispatch=dispatcher_type.dispatch is not StreamingRequestDispatcher.dispatch,
+        )
         self._container = container
         self._shares_scope = scope_strategy is ScopeStrategy.SEND
         self._event_processor = _event_processor(

@@ -56,7 +56,8 @@ class DispatchScope:
         if not self._opens or not is_scoped(self._container):
             return self._container
         self._scope = self._container.scope()
-        return await self._scope.__aenter__()
+        resolver = await self._scope.__aenter__()
+        return _Entered(resolver) if resolver is self._container else resolver
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -75,15 +76,43 @@ class DispatchScope:
         _logger.error("%s", error)
 
 
+class _Entered:
+    """A container that is its own scope, once that is open: no further scope is opened in it."""
+
+    __slots__ = ("resolve",)
+
+    def __init__(self, resolver: Resolver) -> None:
+        self.resolve = resolver.resolve
+
+
 def needs_scope(container: Any, *types: type) -> bool:
     """Whether resolving ``types`` from ``container`` takes a scope."""
     return any(container.needs_scope(type_) for type_ in types)
 
 
-def check_scope_strategy(strategy: ScopeStrategy, is_concurrent: bool) -> None:
-    """:raises ConfigurationError: handlers that run concurrently would share a scope."""
-    if strategy is ScopeStrategy.SEND and is_concurrent:
+def check_scope_strategy(
+    strategy: ScopeStrategy, *, is_concurrent: bool, isolates: bool, has_own_dispatch: bool
+) -> None:
+    """Check that handlers which share a scope may.
+
+    :param is_concurrent: whether events are handled concurrently.
+    :param isolates: whether a call succeeds in spite of an event handler's failure.
+    :param has_own_dispatch: whether the application dispatches in a way of its own.
+    :raises ConfigurationError: one of them does not go with ``ScopeStrategy.SEND``.
+    """
+    if strategy is not ScopeStrategy.SEND:
+        return
+    if is_concurrent:
         raise ConfigurationError(
             "ScopeStrategy.SEND shares one scope, and with it one session, among all handlers of a request: "
             "set concurrent_event_handle_enable=False, or use ScopeStrategy.HANDLER."
+        )
+    if isolates:
+        raise ConfigurationError(
+            "ScopeStrategy.SEND with EventFailurePolicy.ISOLATE would commit what a failed handler left half done: "
+            "use another failure policy, or ScopeStrategy.HANDLER."
+        )
+    if has_own_dispatch:
+        raise ConfigurationError(
+            "A dispatcher with a dispatch() of its own opens no scope for its events: use ScopeStrategy.HANDLER."
         )

@@ -38,7 +38,12 @@ class EventDispatcher:
         on_error: EventErrorHook | None = None,
         scope_strategy: ScopeStrategy = ScopeStrategy.HANDLER,
     ) -> None:
-        check_scope_strategy(scope_strategy, concurrent_event_handle_enable)
+        check_scope_strategy(
+            scope_strategy,
+            is_concurrent=concurrent_event_handle_enable,
+            isolates=failure_policy is EventFailurePolicy.ISOLATE,
+            has_own_dispatch=type(self).dispatch is not EventDispatcher.dispatch,
+        )
         self._event_map = event_map
         self._message_broker = message_broker
         self._container = container

@@ -21,13 +21,14 @@ class FanOut:
     :param limit: the total of ``limiter``, and the most workers.
     """
 
-    __slots__ = ("_has_started", "_limit", "_limiter", "_outer", "_tasks", "_unit", "_waiting", "_workers")
+    __slots__ = ("_has_started", "_limit", "_limiter", "_loan", "_outer", "_tasks", "_unit", "_waiting", "_workers")
 
     def __init__(self, unit: UnitOfWork, limiter: CapacityLimiter, limit: int) -> None:
         self._unit = unit
         self._limiter = limiter
         self._limit = limit
         self._outer: Loan | None = enclosing_loan()
+        self._loan = None if self._outer is None else self._outer.find(limiter)
         self._workers = 1
         self._has_started = False
         self._waiting: set[Permit] = set()
@@ -35,8 +36,7 @@ class FanOut:
 
     async def run(self) -> None:
         """Deliver everything. Nothing is started for events that come one at a time."""
-        loan = None if self._outer is None else self._outer.find(self._limiter)
-        permit = Permit(self._limiter, loan, self._outer)
+        permit = Permit(self._limiter, self._loan, self._outer)
         queue = self._unit.queue
         while queue and (self._limit == 1 or len(queue) == 1):
             await self._deliver_one(permit)
@@ -91,7 +91,7 @@ class FanOut:
             self._start_worker(self._tasks)
 
     def _start_worker(self, tasks: TaskGroup) -> None:
-        permit = Permit(self._limiter, None, self._outer)
+        permit = Permit(self._limiter, self._loan, self._outer)
         if not permit.acquire_nowait():
             self._waiting.add(permit)
         self._workers += 1
