@@ -19,7 +19,7 @@ from cqrs._fallback import FallbackPolicy, falls_back, guarded, run_with_fallbac
 from cqrs.container.protocol import Resolver
 from cqrs.container.scope import CLEANUP_TIMEOUT, DispatchScope, is_scoped, needs_scope
 from cqrs.events.event import IEvent
-from cqrs.events.event_source import EventRelay, RecordsEvents, discard_events, take_events
+from cqrs.events.event_source import EventRelay, RecordsEvents, discard_events, origin_of, unpublished
 from cqrs.middlewares._streaming import StartOnce, close_stream, wrap_stream
 from cqrs.middlewares.base import MiddlewareChain
 from cqrs.requests._binding import is_sending_handler
@@ -69,15 +69,15 @@ class ResultSink:
 
     async def flush(self, handler: RecordsEvents) -> None:
         """Handle the events of ``handler``, also those that another task is handling, which may be this item's."""
-        if not (handler.events or self._publishing.locked()):
-            return
-        async with self._publishing:
-            if handler.events:
-                await self._publish_events(take_stream_events(handler))
+        events = take_stream_events(handler)
+        if events or self._publishing.locked():
+            async with self._publishing:
+                await self._publish_events(events)
 
     async def _publish_events(self, events: Sequence[IEvent]) -> None:
         try:
-            await self._publish(events)
+            if events:
+                await self._publish(events)
         except Exception as error:
             self._publish_errors.append(error)
             raise
@@ -107,10 +107,13 @@ class _HandlerResults(ObjectSendStream[Any]):
         """Nothing to do: the stream ends when the handler returns."""
 
 
-def take_stream_events(handler: RecordsEvents) -> list[IEvent]:
+def take_stream_events(handler: RecordsEvents) -> Sequence[IEvent]:
     """The events of ``handler`` that were not taken before; it is told that it may forget them."""
-    events = take_events(handler)
-    clear: Callable[[], None] | None = getattr(handler, "clear_events", None)
+    recorded = handler.events
+    if not recorded:
+        return ()
+    events = unpublished(handler, recorded)
+    clear: Callable[[], None] | None = getattr(origin_of(handler), "clear_events", None)
     if clear is not None:
         clear()
     return events
@@ -257,8 +260,9 @@ class _RelayedStream(EventRelay):
     def events(self) -> Sequence[IEvent]:
         return () if self._inner is None else self._inner.events
 
-    def take_events(self) -> list[IEvent]:
-        return take_stream_events(self._inner)
+    @property
+    def origin(self) -> Any:
+        return self._inner
 
 
 class _WrappedStream(_RelayedStream):
@@ -266,10 +270,10 @@ class _WrappedStream(_RelayedStream):
 
     def __init__(self, handler: StreamInvocation, middlewares: MiddlewareChain) -> None:
         self._inner = handler
-        self._pipeline = wrap_stream(middlewares, self._attempt)
+        self._middlewares = middlewares
 
     def handle(self, request: Any, /) -> AsyncIterator[Any]:
-        return self._pipeline(request)
+        return wrap_stream(self._middlewares, self._attempt)(request)
 
     async def _attempt(self, request: Any) -> AsyncGenerator[Any, None]:
         try:
@@ -296,14 +300,11 @@ class _ScopedStream(_RelayedStream):
                     yield item
 
 
-_END: Any = object()
-
-
 class _StreamWithFallback(_RelayedStream):
     """The stream of the primary, then, where it fails, that of the fallback.
 
-    The circuit breaker guards the start of the primary, up to its first result. A failure after that
-    is reported to it: no call of the breaker is held while the consumer has a result.
+    The circuit breaker guards the start of the primary, and is told of a success when the stream ends, or of
+    a failure when it fails. No call of it is held while the consumer has a result.
     """
 
     def __init__(self, policy: FallbackPolicy, primary: StreamPlan, fallback: StreamPlan, resolver: Resolver) -> None:
@@ -315,10 +316,10 @@ class _StreamWithFallback(_RelayedStream):
     async def handle(self, request: Any, /) -> AsyncGenerator[Any, None]:
         try:
             async with ClosedEarly(await self._start(self._primary, request)) as items:
-                item = await guarded(self._policy, lambda: _next(items))
+                item = await self._first(items)
                 while item is not _END:
                     yield item
-                    item = await self._next_guarded(items)
+                    item = await self._following(items)
             return
         except Exception as error:  # raised again where the policy says so
             discard_events(self)
@@ -333,14 +334,43 @@ class _StreamWithFallback(_RelayedStream):
         items: AsyncIterator[Any] = self._inner.handle(request)
         return items
 
-    async def _next_guarded(self, items: AsyncIterator[Any]) -> Any:
+    async def _first(self, items: AsyncIterator[Any]) -> Any:
+        async def first() -> Any:
+            item = await _next(items)
+            if item is not _END and self._policy.circuit_breaker is not None:
+                raise _HasBegun(item)
+            return item
+
         try:
-            return await _next(items)
+            return await guarded(self._policy, first)
+        except _HasBegun as begun:
+            return begun.item
+
+    async def _following(self, items: AsyncIterator[Any]) -> Any:
+        try:
+            item = await _next(items)
         except Exception as error:
-            # What the breaker makes of it, such as that the circuit is open by now, is not why the stream ends.
-            with suppress(Exception):
-                await guarded(self._policy, _failing(error))
+            await self._report(_failing(error))
             raise
+        if item is _END:
+            await self._report(_succeeding)
+        return item
+
+    async def _report(self, outcome: Callable[[], Awaitable[None]]) -> None:
+        # What the breaker makes of it, such as that the circuit is open by now, is not how the stream ends.
+        with suppress(Exception):
+            await guarded(self._policy, outcome)
+
+
+class _HasBegun(BaseException):
+    """Leaves a breaker's call as a cancellation does, neither a success nor a failure: the stream goes on."""
+
+    def __init__(self, item: Any) -> None:
+        super().__init__()
+        self.item = item
+
+
+_END: Any = object()
 
 
 async def _next(items: AsyncIterator[Any]) -> Any:
@@ -350,8 +380,12 @@ async def _next(items: AsyncIterator[Any]) -> Any:
         return _END
 
 
-def _failing(error: Exception) -> Callable[[], Awaitable[Any]]:
-    async def fail() -> Any:
+async def _succeeding() -> None:
+    pass
+
+
+def _failing(error: Exception) -> Callable[[], Awaitable[None]]:
+    async def fail() -> None:
         raise error
 
     return fail

@@ -249,13 +249,24 @@ async def test_closed_and_exhausted_streams_leave_nothing_to_end(streams: Any) -
         assert len(anyio.get_running_tasks()) == before
 
 
-async def test_a_pulled_stream_outlives_the_mediators_block(streams: Any) -> None:
-    """A stream that somebody still holds goes on in its consumer's task after the mediator was left."""
-    mediator = streams.mediator(streams.numbers())
+async def test_a_pulled_stream_that_is_still_held_ends_with_the_mediator(streams: Any) -> None:
+    """Its handler has ended when the mediator was left, and who reads on is told that results are missing."""
+
+    async def numbers(handler: Any, request: Any) -> Any:
+        try:
+            yield 0
+            yield 1
+        finally:
+            await anyio.lowlevel.checkpoint()
+            streams.log.append("ended")
+
+    mediator = streams.mediator(streams.yielding(numbers))
     async with mediator:
         stream = mediator.stream(streams.Count())
         assert await anext(stream) == 0
-    assert [x async for x in stream] == [1, 2]
+    assert streams.log == ["ended"]
+    with pytest.raises(StreamUsageError, match="missing"):
+        await anext(stream)
 
 
 async def test_a_sending_handler_is_cut_off_by_the_mediators_end(streams: Any) -> None:

@@ -56,7 +56,7 @@ class DispatchScope:
         if not self._opens or not is_scoped(self._container):
             return self._container
         self._scope = self._container.scope()
-        resolver = await self._scope.__aenter__()
+        resolver: Any = await self._scope.__aenter__()
         return _Entered(resolver) if resolver is self._container else resolver
 
     async def __aexit__(
@@ -81,7 +81,7 @@ class _Entered:
 
     __slots__ = ("resolve",)
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: Any) -> None:
         self.resolve = resolver.resolve
 
 

@@ -51,11 +51,10 @@ class PlannedSource:
             try:
                 async with ClosedEarly(run.handle(self._request)) as items:
                     async for item in items:
-                        if run.events:
-                            await emit(take_stream_events(run), shared)
+                        if events := take_stream_events(run):
+                            await emit(events, shared)
                         yield item
-                    if run.events:
-                        await emit(take_stream_events(run), shared)
+                    await emit(take_stream_events(run), shared)
             except BaseException:
                 discard_events(run)
                 raise

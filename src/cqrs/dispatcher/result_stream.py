@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
@@ -22,6 +23,10 @@ from cqrs.exceptions import StreamUsageError, name_of
 
 _ResultT = TypeVar("_ResultT")
 _logger = logging.getLogger("cqrs")
+_CUT_OFF = (
+    "Results of this stream are missing: its handler was ended when the mediator was left. "
+    "Let the tasks that read streams end before."
+)
 _BOTH_FAILED = "a stream and its consumer failed"
 _CONSUMED_ONCE = "A result stream is consumed once: call stream() again for another run."
 
@@ -51,7 +56,7 @@ class StreamHome:
         self._tasks: TaskGroup | None = None
         self._thread = 0
         self._strays: deque[Callable[[], Awaitable[None]]] = deque()
-        self._held: set[AsyncGenerator[Any, None]] = set()
+        self._held: dict[AsyncGenerator[Any, None], weakref.ref[ResultStream[Any]]] = {}
 
     async def __aenter__(self) -> Self:
         if self._tasks is not None:
@@ -67,23 +72,33 @@ class StreamHome:
         tasks, self._tasks = self._tasks, None
         if tasks is None or self._group is None:
             return None
-        self._held.clear()
+        self._cut_off_held()
         # In a task: a native cancellation of the one that leaves must not tear it.
         tasks.start_soon(self._end_strays)
         tasks.cancel_scope.cancel()
         return await self._group.__aexit__(exc_type, exc, traceback)
 
-    def hold(self, items: AsyncGenerator[Any, None]) -> None:
-        """Keep ``items`` alive until they are released.
+    def _cut_off_held(self) -> None:
+        held, self._held = self._held, {}
+        for items, stream in held.items():
+            # One that runs is waited for by a consumer, in whose task it goes on.
+            if _is_running(items) or _is_over(items):
+                continue
+            self._strays.append(items.aclose)
+            if (consumed := stream()) is not None:
+                consumed.cut_off()
+
+    def hold(self, items: AsyncGenerator[Any, None], stream: ResultStream[Any]) -> None:
+        """Keep the ``items`` of ``stream`` alive until they are released.
 
         Were they in a cycle of garbage, the event loop would close them too, each generator in them in a task.
         """
         if self._tasks is not None:
-            self._held.add(items)
+            self._held[items] = weakref.ref(stream)
 
     def forget(self, items: AsyncGenerator[Any, None]) -> None:
         """Hold ``items`` no longer."""
-        self._held.discard(items)
+        self._held.pop(items, None)
 
     def release(self, items: AsyncGenerator[Any, None]) -> None:
         """Nobody will ask for more of ``items``: end them where they have not ended."""
@@ -146,7 +161,7 @@ class ResultStream(AbstractAsyncContextManager["ResultStream[Any]"], AsyncIterat
         self._items: AsyncGenerator[_ResultT, None] | None = None
         self._pipe: _Pipe | None = None
         self._tasks: SingleErrorTaskGroup | None = None
-        self._is_used = False
+        self._is_used = self._is_cut_off = False
 
     def __aiter__(self) -> Self:
         if self._items is not None and _is_over(self._items):
@@ -166,7 +181,7 @@ class ResultStream(AbstractAsyncContextManager["ResultStream[Any]"], AsyncIterat
         self._use()
         if not self._source.is_push:
             self._items = self._source.pull()
-            self._home.hold(self._items)
+            self._home.hold(self._items, self)
             return await self._items.__anext__()
         self._pipe = _Pipe(self._source, self._max_buffer_size)
         self._home.start(self._pipe)
@@ -230,10 +245,22 @@ class ResultStream(AbstractAsyncContextManager["ResultStream[Any]"], AsyncIterat
         else:
             self._home.adopt(pipe.end)
 
+    def cut_off(self) -> None:
+        """Give no more results: the mediator was left, and the handler with it."""
+        self._items = None
+        self._is_cut_off = True
+
     def _use(self) -> None:
+        if self._is_cut_off:
+            raise StreamUsageError(_CUT_OFF)
         if self._is_used:
             raise StreamUsageError(_CONSUMED_ONCE)
         self._is_used = True
+
+
+def _is_running(items: Any) -> bool:
+    is_running: bool = items.ag_running
+    return is_running
 
 
 def _is_over(items: Any) -> bool:
@@ -295,10 +322,7 @@ class _Pipe:
         self._receive.close()
         self.raise_unseen(None)
         if self._is_cut_off:
-            raise StreamUsageError(
-                "Results of this stream are missing: its handler was cancelled when the mediator was left. "
-                "Let the tasks that read streams end before."
-            )
+            raise StreamUsageError(_CUT_OFF)
         raise StopAsyncIteration
 
     def cancel(self) -> None:

@@ -32,10 +32,11 @@ class EventSource(abc.ABC):  # noqa: B024  # handlers declare the abstract metho
 
 # No ABC: each handler that has events is asked whether it is one of these.
 class EventRelay:
-    """Stands in for a handler, and takes the events of that handler."""
+    """Stands in for a handler, whose events it shows."""
 
-    def take_events(self) -> list[IEvent]:
-        """What :func:`take_events` gives for the handler behind it."""
+    @property
+    def origin(self) -> Any:
+        """The handler behind it, or what stands in for that."""
         raise NotImplementedError
 
 
@@ -45,8 +46,6 @@ def take_events(handler: RecordsEvents) -> list[IEvent]:
     A handler that a container hands out again, or that does not clear its list between two results,
     still has its old events in it; events are told apart by identity.
     """
-    if isinstance(handler, EventRelay):
-        return handler.take_events()
     return unpublished(handler, handler.events)
 
 
@@ -55,6 +54,7 @@ def unpublished(handler: RecordsEvents, events: Sequence[IEvent]) -> list[IEvent
 
     It is read once: a handler may empty its list when it is read.
     """
+    handler = origin_of(handler)
     recorded = list(events)
     before: Sequence[IEvent] = getattr(handler, "_published_events", ())
     _remember(handler, recorded)
@@ -62,6 +62,13 @@ def unpublished(handler: RecordsEvents, events: Sequence[IEvent]) -> list[IEvent
         return recorded
     known = {id(event) for event in before}
     return [event for event in recorded if id(event) not in known]
+
+
+def origin_of(handler: Any) -> Any:
+    """The handler that recorded the events of ``handler``."""
+    while isinstance(handler, EventRelay):
+        handler = handler.origin
+    return handler
 
 
 def discard_events(handler: RecordsEvents) -> None:

@@ -16,9 +16,8 @@ from cqrs.middlewares.base import HandleType, StreamHandleType
 class TimeoutMiddleware:
     """Cancels a handler that takes too long, waits until it has ended, and raises an error of its own.
 
-    The time of a stream that is read by a bare ``async for`` runs only while its handler works, not
-    while the reader holds a result. A stream with a buffer runs beside its reader, and there the
-    time covers the whole run, waiting for a slow reader included.
+    The time of a stream runs only while its handler works, not while the reader holds a result. The time of a
+    handler that sends its results covers the whole run, waiting for a slow reader included.
 
     A TimeoutError of the handler's own leaves as itself.
 
