@@ -33,6 +33,8 @@ class Lifetime(enum.Enum):
 
 
 class FactoryKind(enum.Enum):
+    """How a factory makes its instance."""
+
     PLAIN = enum.auto()
     ASYNC = enum.auto()
     GENERATOR = enum.auto()
@@ -58,6 +60,8 @@ def _function_behind(factory: Any) -> Any:
 
 @dataclass(frozen=True)
 class Provider:
+    """What makes instances of a type, and how long each is used for."""
+
     factory: Factory
     lifetime: Lifetime
     kind: FactoryKind

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic
 import pydantic
 from typing_extensions import Self, TypeVar, dataclass_transform
 
-from cqrs._dataclass_codec import DATACLASS_CONFIG, dataclass_from_dict, dataclass_to_dict
+from cqrs._message_forms import DataclassMessage, PydanticMessage
 from cqrs.events._specialise import specialised_dataclass
 
 DEFAULT_OUTPUT_TOPIC = "output_topic"
@@ -40,7 +40,7 @@ class IEvent(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class DCEvent(IEvent):
+class DCEvent(DataclassMessage, IEvent):
     """An event that is a frozen dataclass.
 
     A generic one with arguments, ``Moved[int]``, is a class of its own, as it is with pydantic: it
@@ -50,7 +50,6 @@ class DCEvent(IEvent):
     camelCase, as some producers write them. ``to_dict`` always gives the fields' own names.
     """
 
-    __pydantic_config__: ClassVar[pydantic.ConfigDict] = DATACLASS_CONFIG
     read_camel_case: ClassVar[bool] = False
 
     def __class_getitem__(cls, params: Any) -> Any:
@@ -65,32 +64,16 @@ class DCEvent(IEvent):
 
         :raises pydantic.ValidationError: a field is missing or does not convert.
         """
-        return dataclass_from_dict(cls, _own_names(cls, kwargs) if cls.read_camel_case else kwargs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The event as a dictionary of its fields, nested dataclasses included."""
-        return dataclass_to_dict(self)
+        return super().from_dict(**(_own_names(cls, kwargs) if cls.read_camel_case else kwargs))
 
 
 # Frozen by configuration, not by ``frozen=True`` in the class line: type checkers would ask every subclass to
 # repeat that. Decorated, so that pyright lets those who repeat it do so.
 @dataclass_transform(kw_only_default=True, field_specifiers=(pydantic.Field, pydantic.PrivateAttr))
-class PydanticEvent(pydantic.BaseModel, IEvent):
+class PydanticEvent(PydanticMessage, IEvent):
     """An event that is a frozen pydantic model. ``Event`` is this class."""
 
     model_config: ClassVar[pydantic.ConfigDict] = pydantic.ConfigDict(frozen=True)
-
-    @classmethod
-    def from_dict(cls, **kwargs: Any) -> Self:
-        """An event made of its fields, validated.
-
-        :raises pydantic.ValidationError: a field is missing or does not convert.
-        """
-        return cls.model_validate(kwargs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The event as a dictionary of its fields, values as Python objects."""
-        return self.model_dump(mode="python")
 
 
 Event = PydanticEvent
@@ -129,9 +112,20 @@ class INotificationEvent(IEvent, Generic[PayloadT]):
         topic: str
         payload: PayloadT
 
-        def proto(self) -> Any: ...  # noqa: D102
-        @classmethod
-        def from_proto(cls, proto: Any) -> Self: ...  # noqa: D102
+    def proto(self) -> Any:
+        """The event as a protobuf message. Override it to send this event as protobuf.
+
+        :raises NotImplementedError: the event class does not override it.
+        """
+        raise NotImplementedError(f"{type(self).__qualname__} does not implement proto()")
+
+    @classmethod
+    def from_proto(cls, proto: Any) -> Self:
+        """An event made of a protobuf message. Override it to receive this event as protobuf.
+
+        :raises NotImplementedError: the event class does not override it.
+        """
+        raise NotImplementedError(f"{cls.__qualname__} does not implement from_proto()")
 
 
 def _now() -> dt.datetime:
@@ -156,21 +150,6 @@ class DCNotificationEvent(DCEvent, INotificationEvent[PayloadT], Generic[Payload
         """The event as a dictionary of its fields, without the parts of the envelope that are unset."""
         return _without_unset_envelope(super().to_dict())
 
-    def proto(self) -> Any:
-        """The event as a protobuf message. Override it to send this event as protobuf.
-
-        :raises NotImplementedError: the event class does not override it.
-        """
-        raise NotImplementedError(f"{type(self).__qualname__} does not implement proto()")
-
-    @classmethod
-    def from_proto(cls, proto: Any) -> Self:
-        """An event made of a protobuf message. Override it to receive this event as protobuf.
-
-        :raises NotImplementedError: the event class does not override it.
-        """
-        raise NotImplementedError(f"{cls.__qualname__} does not implement from_proto()")
-
     def __hash__(self) -> int:
         return hash(self.event_id)
 
@@ -194,21 +173,6 @@ class PydanticNotificationEvent(PydanticEvent, INotificationEvent[PayloadT], Gen
     def to_dict(self) -> dict[str, Any]:
         """The event as a dictionary of its fields, without the parts of the envelope that are unset."""
         return _without_unset_envelope(super().to_dict())
-
-    def proto(self) -> Any:
-        """The event as a protobuf message. Override it to send this event as protobuf.
-
-        :raises NotImplementedError: the event class does not override it.
-        """
-        raise NotImplementedError(f"{type(self).__qualname__} does not implement proto()")
-
-    @classmethod
-    def from_proto(cls, proto: Any) -> Self:
-        """An event made of a protobuf message. Override it to receive this event as protobuf.
-
-        :raises NotImplementedError: the event class does not override it.
-        """
-        raise NotImplementedError(f"{cls.__qualname__} does not implement from_proto()")
 
     def __hash__(self) -> int:
         return hash(self.event_id)

@@ -67,7 +67,7 @@ class EventProcessor:
         :param resolver: where handlers come from instead of the emitter's container: a scope that they share.
         :raises Exception: a failure, as the failure policy says; several leave as an ``ExceptionGroup``.
 
-        Cancelled, it cancels the handlers that run and waits for them; the rest is not started.
+        Cancelled, it cancels the handlers that run and waits for them; of the rest none gets past its first checkpoint.
         """
         if not events:
             return

@@ -9,12 +9,11 @@ from __future__ import annotations
 import abc
 import dataclasses
 import types
-from typing import Any, ClassVar, Generic
+from typing import Any, Generic
 
-import pydantic
 from typing_extensions import Self, TypeVar
 
-from cqrs._dataclass_codec import DATACLASS_CONFIG, dataclass_from_dict, dataclass_to_dict
+from cqrs._message_forms import DataclassMessage, PydanticMessage
 
 ResponseT = TypeVar("ResponseT", default=Any)
 """The response that a request asks for."""
@@ -42,25 +41,11 @@ class IRequest(abc.ABC, Generic[ResponseT]):
 
 
 @dataclasses.dataclass
-class DCRequest(IRequest[ResponseT]):
+class DCRequest(DataclassMessage, IRequest[ResponseT]):
     """A request that is a dataclass."""
 
-    __pydantic_config__: ClassVar[pydantic.ConfigDict] = DATACLASS_CONFIG
 
-    @classmethod
-    def from_dict(cls, **kwargs: Any) -> Self:
-        """A request made of its fields, converted to their declared types.
-
-        :raises pydantic.ValidationError: a field is missing or does not convert.
-        """
-        return dataclass_from_dict(cls, kwargs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The request as a dictionary of its fields, nested dataclasses included."""
-        return dataclass_to_dict(self)
-
-
-class PydanticRequest(pydantic.BaseModel, IRequest[ResponseT]):
+class PydanticRequest(PydanticMessage, IRequest[ResponseT]):
     """A request that is a pydantic model. ``Request`` is this class."""
 
     def __class_getitem__(cls, params: Any) -> Any:
@@ -69,18 +54,6 @@ class PydanticRequest(pydantic.BaseModel, IRequest[ResponseT]):
         if cls is PydanticRequest:
             return types.GenericAlias(cls, params)
         return super().__class_getitem__(params)
-
-    @classmethod
-    def from_dict(cls, **kwargs: Any) -> Self:
-        """A request made of its fields, validated.
-
-        :raises pydantic.ValidationError: a field is missing or does not convert.
-        """
-        return cls.model_validate(kwargs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The request as a dictionary of its fields, values as Python objects."""
-        return self.model_dump(mode="python")
 
 
 # ResponseT is no field of the model. Without this, pydantic would ask every generic subclass to

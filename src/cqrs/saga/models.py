@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pydantic
 from typing_extensions import Self, TypeVar
 
-from cqrs._dataclass_codec import DATACLASS_CONFIG, dataclass_from_dict, dataclass_to_dict
+from cqrs._message_forms import DATACLASS_CONFIG, dataclass_from_dict, dataclass_to_dict
 
 
 @dataclasses.dataclass

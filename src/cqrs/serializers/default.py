@@ -7,19 +7,14 @@ from typing import Any
 import pydantic
 import pydantic_core
 
-from cqrs.events.event import ENVELOPE, DCEvent, DCNotificationEvent, PydanticEvent, PydanticNotificationEvent
+from cqrs._message_forms import DataclassMessage, PydanticMessage
+from cqrs.events.event import ENVELOPE, DCNotificationEvent, PydanticNotificationEvent
 from cqrs.exceptions import SerializationError
-from cqrs.requests.request import DCRequest, PydanticRequest
-from cqrs.response import DCResponse, PydanticResponse
 from cqrs.serializers._culprit import find_culprit
 from cqrs.serializers._schema import schema_dump, schema_json
 
 _FORMS_BY_SCHEMA = frozenset(
-    kind.to_dict
-    for kind in (
-        *(DCEvent, DCNotificationEvent, PydanticEvent, PydanticNotificationEvent),
-        *(DCRequest, PydanticRequest, DCResponse, PydanticResponse),
-    )
+    kind.to_dict for kind in (DataclassMessage, PydanticMessage, DCNotificationEvent, PydanticNotificationEvent)
 )
 
 _WITH_ENVELOPE: tuple[type, ...] = (DCNotificationEvent, PydanticNotificationEvent)

@@ -1,11 +1,12 @@
-"""Dataclasses to and from dictionaries, through pydantic."""
+"""The two forms of requests, responses and events: dataclass and pydantic model, to and from dictionaries."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pydantic
+from typing_extensions import Self
 
 _T = TypeVar("_T")
 _ADAPTER = "__cqrs_type_adapter__"
@@ -15,6 +16,40 @@ DATACLASS_CONFIG = pydantic.ConfigDict(
     arbitrary_types_allowed=True, ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings"
 )
 """How the library's dataclasses are converted: set as ``__pydantic_config__``."""
+
+
+class DataclassMessage:
+    """The base of messages that are dataclasses."""
+
+    __pydantic_config__: ClassVar[pydantic.ConfigDict] = DATACLASS_CONFIG
+
+    @classmethod
+    def from_dict(cls, **kwargs: Any) -> Self:
+        """An instance made of its fields, converted to their declared types.
+
+        :raises pydantic.ValidationError: a field is missing or does not convert.
+        """
+        return dataclass_from_dict(cls, kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields under their own names, nested dataclasses as dictionaries."""
+        return dataclass_to_dict(self)
+
+
+class PydanticMessage(pydantic.BaseModel):
+    """The base of messages that are pydantic models."""
+
+    @classmethod
+    def from_dict(cls, **kwargs: Any) -> Self:
+        """An instance made of its fields, validated.
+
+        :raises pydantic.ValidationError: a field is missing or does not convert.
+        """
+        return cls.model_validate(kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, their values as Python objects."""
+        return self.model_dump(mode="python")
 
 
 def dataclass_to_dict(instance: object) -> dict[str, Any]:
