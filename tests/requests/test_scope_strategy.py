@@ -1,0 +1,91 @@
+"""What does not go with one scope for a request and all its events is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import cqrs
+from cqrs.dispatcher.request import RequestDispatcher
+from cqrs.events.bootstrap import bootstrap as bootstrap_events
+from cqrs.exceptions import ConfigurationError
+from cqrs.requests.bootstrap import bootstrap, bootstrap_streaming
+
+SEND = cqrs.ScopeStrategy.SEND
+
+
+@pytest.mark.parametrize("set_up", [bootstrap, bootstrap_streaming, bootstrap_events])
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"concurrent_event_handle_enable": True}, "concurrent_event_handle_enable=False"),
+        ({"event_failure_policy": cqrs.EventFailurePolicy.ISOLATE}, "half done"),
+    ],
+)
+def test_what_would_share_a_broken_scope_is_refused(set_up: Any, options: dict[str, Any], reason: str) -> None:
+    """At bootstrap, with the way out in the error."""
+    with pytest.raises(ConfigurationError, match=reason):
+        set_up(scope_strategy=SEND, **options)
+
+
+def test_a_dispatcher_of_ones_own_has_scopes_of_its_own() -> None:
+    """A dispatcher that overrides ``dispatch`` cannot be given the shared scope."""
+
+    class OwnDispatcher(RequestDispatcher):
+        async def dispatch(self, request: Any) -> Any:
+            raise NotImplementedError
+
+    with pytest.raises(ConfigurationError, match="dispatch"):
+        cqrs.RequestMediator(
+            cqrs.RequestMap(),
+            cqrs.PlainContainer(),
+            concurrent_event_handle_enable=False,
+            dispatcher_type=OwnDispatcher,
+            scope_strategy=SEND,
+        )
+
+
+class Whoami(cqrs.Request[bool]):
+    """Asks whether its handler was resolved from an open scope."""
+
+
+class SelfScoped:
+    """A container that is its own scope."""
+
+    def __init__(self) -> None:
+        self.depth = self.deepest = 0
+
+    def scope(self) -> SelfScoped:
+        return self
+
+    def needs_scope(self, type_: type) -> bool:
+        return True
+
+    async def __aenter__(self) -> SelfScoped:
+        self.depth += 1
+        self.deepest = max(self.deepest, self.depth)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.depth -= 1
+
+    async def resolve(self, type_: Any) -> Any:
+        return type_()
+
+
+class WhoamiHandler(cqrs.RequestHandler[Whoami, bool]):
+    """Answers."""
+
+    async def handle(self, request: Whoami) -> bool:
+        return True
+
+
+async def test_a_container_may_be_its_own_scope() -> None:
+    """One scope is opened under SEND, also where the scope gives the container itself."""
+    container = SelfScoped()
+    mediator = bootstrap(
+        container, commands_mapper=lambda mapper: mapper.bind(Whoami, WhoamiHandler), scope_strategy=SEND
+    )
+    assert await mediator.send(Whoami())
+    assert (container.depth, container.deepest) == (0, 1)
