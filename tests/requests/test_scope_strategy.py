@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from typing_extensions import Self
 
 import cqrs
 from cqrs.dispatcher.request import RequestDispatcher
@@ -62,7 +63,7 @@ class SelfScoped:
     def needs_scope(self, type_: type) -> bool:
         return True
 
-    async def __aenter__(self) -> SelfScoped:
+    async def __aenter__(self) -> Self:
         self.depth += 1
         self.deepest = max(self.deepest, self.depth)
         return self
