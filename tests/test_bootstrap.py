@@ -178,8 +178,8 @@ def test_what_cannot_resolve_is_refused(make: Any) -> None:
 
 @pytest.mark.parametrize("make", [bootstrap.bootstrap, bootstrap.bootstrap_streaming, events_bootstrap.bootstrap])
 def test_a_middleware_that_is_none_is_refused(make: Any) -> None:
-    """A class, or a plain function, in place of a middleware is refused at once."""
-    for wrong in (LoggingMiddleware, lambda request, handle: None):
+    """A class, or what cannot be called, in place of a middleware is refused at once."""
+    for wrong in (LoggingMiddleware, "middleware"):
         with pytest.raises(MiddlewareTypeError):
             make(middlewares=[wrong])
 

@@ -63,7 +63,8 @@ def test_the_environment_is_not_read() -> None:
     seen = in_a_new_interpreter(
         """
         import json, os, sys
-        import anyio.abc, anyio.lowlevel, pydantic, typing_extensions, logging, pydantic.root_model  # these may read what they like
+        # these may read what they like
+        import anyio.abc, anyio.lowlevel, pydantic, typing_extensions, logging, pydantic.root_model
 
         class Spy(dict):
             read = []
@@ -206,7 +207,7 @@ def test_a_name_that_needs_a_library_says_so_on_first_use() -> None:
         sys.modules["di"] = None
         import cqrs
         try:
-            cqrs.DIContainer
+            cqrs.DIContainer()
         except ImportError as error:
             print(json.dumps([type(error).__name__, error.extra]))
         """

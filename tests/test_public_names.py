@@ -30,7 +30,7 @@ def test_type_checkers_and_the_interpreter_see_the_same_names() -> None:
 def test_every_submodule_is_an_attribute() -> None:
     """``import cqrs`` is enough for ``cqrs.events`` and all other public packages and modules."""
     found = {path.stem for path in SOURCE.parent.iterdir() if path.is_dir() or path.suffix == ".py"}
-    public = {name for name in found if not name.startswith("_")} - {"testing", "types", "generic_utils"}
+    public = {name for name in found if not name.startswith("_")} - {"testing"}
     assert public == set(cqrs._SUBMODULES)
     for name in public:
         assert getattr(cqrs, name) is importlib.import_module(f"cqrs.{name}")

@@ -143,6 +143,7 @@ _SUBMODULES = frozenset(
         "dispatcher",
         "events",
         "exceptions",
+        "generic_utils",
         "mediator",
         "message_brokers",
         "middlewares",
@@ -150,18 +151,35 @@ _SUBMODULES = frozenset(
         "response",
         "saga",
         "serializers",
+        "types",
     )
 )
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("anyio-cqrs")
     if name in _SUBMODULES:
         return importlib.import_module(f"{__name__}.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    try:
+        value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    except ImportError as error:
+        if not hasattr(error, "extra"):
+            raise
+        return _unavailable(name, error)
     globals()[name] = value
     return value
+
+
+def _unavailable(name: str, error: ImportError) -> type:
+    """A class that raises ``error`` when it is used, so that what asks for every name meets no error."""
+
+    def fail(self: object, *_: object, **__: object) -> None:
+        raise error
+
+    return type(name, (), {"__init__": fail, "__doc__": str(error), "__module__": __name__})
 
 
 def __dir__() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -37,6 +38,8 @@ def adapted_container(container: Any) -> Container[Any]:
         from cqrs.container.dishka import DishkaContainer
 
         return DishkaContainer(container)
+    if isinstance(container, type):
+        raise ConfigurationError(f"{container.__qualname__} is a class, not a container: pass an instance of it.")
     if not callable(getattr(container, "resolve", None)):
         raise ConfigurationError(
             f"{type(container).__qualname__} cannot resolve handlers: pass a container of di, dependency-injector "
@@ -55,15 +58,23 @@ def _is_of(module: str, name: str, instance: object) -> bool:
 def run_on_startup(on_startup: Iterable[Callable[[], Any]] | None) -> None:
     """Call each function, in order."""
     for function in on_startup or ():
-        function()
+        _finished(function(), function, "on_startup")
 
 
 def filled(map_: _MapT, *mappers: Callable[[_MapT], None] | None) -> _MapT:
     """``map_``, after each mapper has bound what it binds."""
     for mapper in mappers:
         if mapper is not None:
-            mapper(map_)
+            _finished(mapper(map_), mapper, "mapper")
     return map_
+
+
+def _finished(result: object, function: object, role: str) -> None:
+    """:raises ConfigurationError: ``function`` is async, so it has done nothing yet."""
+    if inspect.iscoroutine(result):
+        result.close()
+        name = getattr(function, "__qualname__", repr(function))
+        raise ConfigurationError(f"{name} is async, and a bootstrap cannot await it: make the {role} function a 'def'.")
 
 
 def chain_of(middlewares: Iterable[Middleware[Any, Any]]) -> MiddlewareChain:

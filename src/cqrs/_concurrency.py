@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import types
 from collections.abc import Callable, Coroutine, Generator
@@ -71,6 +72,7 @@ def drive(
     *,
     send: object = None,
     until: object = _NEVER,
+    context: contextvars.Context | None = None,
     on_suspend: Callable[[], None] | None = None,
 ) -> Generator[Any, Any, bool]:
     """Await ``coroutine`` in this task: to its end (True), or until it yields ``until`` (False).
@@ -79,6 +81,7 @@ def drive(
     neither side can tell the difference.
 
     :param send: sent to the coroutine first, where it is suspended at ``until``.
+    :param context: what the coroutine runs in; by default the context of this task.
     :param on_suspend: called each time the coroutine suspends.
     """
     answer: Any = send
@@ -87,7 +90,9 @@ def drive(
         while True:
             # Thrown outside of the handler: inside, what the coroutine raises would get ``thrown`` as its
             # context, and anyio takes a native cancellation with such a context for one of its own.
-            trap = coroutine.send(answer) if thrown is None else coroutine.throw(thrown)
+            run = coroutine.send if thrown is None else coroutine.throw
+            value = answer if thrown is None else thrown
+            trap = run(value) if context is None else context.run(run, value)
             answer = thrown = None
             if trap is until:
                 return False

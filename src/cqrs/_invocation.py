@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from cqrs._fallback import FallbackPolicy, run_with_fallback
 from cqrs.container.protocol import Resolver
-from cqrs.container.scope import DispatchScope, is_scoped, needs_scope
+from cqrs.container.scope import DispatchScope, check_opens_scopes, is_scoped, needs_scope
 from cqrs.events.event import IEvent
 from cqrs.events.event_source import RecordsEvents, discard_events, take_events, unpublished
 from cqrs.middlewares.base import MiddlewareChain
@@ -48,9 +48,8 @@ class Plan(Protocol):
 class HandlerPlan:
     """One handler."""
 
-    def __init__(self, handler_type: type[Any], middlewares: MiddlewareChain) -> None:
+    def __init__(self, handler_type: type[Any]) -> None:
         self.handler_type = handler_type
-        self._middlewares = middlewares
 
     @property
     def handler_types(self) -> tuple[type[Any], ...]:
@@ -58,29 +57,24 @@ class HandlerPlan:
         return (self.handler_type,)
 
     async def acquire(self, resolver: Resolver, /) -> Invocation:
-        """The handler, inside the middlewares."""
+        """The handler."""
         handler: Any = await resolver.resolve(self.handler_type)
-        return _Wrapped(handler, self._middlewares) if self._middlewares else handler
+        return handler  # type: ignore[no-any-return]  # a handler is an invocation
 
     def entry(self, container: Resolver) -> Entry:
-        """The handler itself, where there is nothing around it."""
-        if self._middlewares:
-            return Entry(self.acquire, container)
+        """The same, with one call less."""
         return Entry(container.resolve, self.handler_type)
 
 
 class ChainPlan:
-    """A chain of handlers. Middlewares are around the chain as a whole."""
+    """A chain of handlers."""
 
-    def __init__(self, handler_types: Sequence[type[Any]], middlewares: MiddlewareChain) -> None:
+    def __init__(self, handler_types: Sequence[type[Any]]) -> None:
         self.handler_types = tuple(handler_types)
-        self._middlewares = middlewares
 
     async def acquire(self, resolver: Resolver, /) -> Invocation:
         """All links, joined for one request."""
-        links: list[Any] = [await resolver.resolve(handler_type) for handler_type in self.handler_types]
-        chain = _Chain(links)
-        return _Wrapped(chain, self._middlewares) if self._middlewares else chain
+        return _Chain([await resolver.resolve(handler_type) for handler_type in self.handler_types])
 
     def entry(self, container: Resolver) -> Entry:
         """All links, joined for one request."""
@@ -116,16 +110,37 @@ class ScopedPlan:
         return Entry(acquire_in_scope, container)
 
 
+class WrappedPlan:
+    """A plan inside middlewares. It is acquired anew each time they call on: a retry has its own handler and scope."""
+
+    def __init__(self, plan: Plan, container: Resolver, middlewares: MiddlewareChain) -> None:
+        self._plan = plan
+        self._container = container
+        self._entry = plan.entry(container)
+        self._middlewares = middlewares
+
+    async def acquire(self, resolver: Resolver, /) -> Invocation:
+        """The invocation; what it wraps is acquired when it handles."""
+        entry = self._entry if resolver is self._container else Entry(self._plan.acquire, resolver)
+        return _Wrapped(entry, self._middlewares)
+
+    def entry(self, container: Resolver) -> Entry:
+        """The same as :meth:`acquire`."""
+        return Entry(self.acquire, container)
+
+
 class FallbackPlan:
     """A plan and another to fall back on. Each has its own scope: the second does not inherit a broken one."""
 
-    def __init__(self, policy: FallbackPolicy, primary: Plan, fallback: Plan) -> None:
+    def __init__(self, policy: FallbackPolicy, primary: Plan, fallback: Plan, container: Resolver) -> None:
+        self._container = container
         self._policy = policy
         self._primary = primary
         self._fallback = fallback
 
     async def acquire(self, resolver: Resolver, /) -> Invocation:
         """The invocation of whichever of the two will handle the message."""
+        check_opens_scopes(resolver, self._container)
         return _WithFallback(self._policy, self._primary, self._fallback, resolver)
 
     def entry(self, container: Resolver) -> Entry:
@@ -138,11 +153,9 @@ def handler_plan(
 ) -> Plan:
     """The plan for one handler, or for a chain of them, in a scope of ``container`` where it has scopes."""
     plan: HandlerPlan | ChainPlan
-    if isinstance(handler_types, type):
-        plan = HandlerPlan(handler_types, middlewares)
-    else:
-        plan = ChainPlan(handler_types, middlewares)
-    return ScopedPlan(plan, container) if is_scoped(container) else plan
+    plan = HandlerPlan(handler_types) if isinstance(handler_types, type) else ChainPlan(handler_types)
+    scoped: Plan = ScopedPlan(plan, container) if is_scoped(container) else plan
+    return WrappedPlan(scoped, container, middlewares) if middlewares else scoped
 
 
 class _Taken:
@@ -168,29 +181,17 @@ class _Taken:
 class _Wrapped(_Taken):
     """A handler inside middlewares. Of several attempts the events of the last one count, if it did not fail."""
 
-    def __init__(self, handler: Invocation, middlewares: MiddlewareChain) -> None:
-        self._handler = handler
+    def __init__(self, entry: Entry, middlewares: MiddlewareChain) -> None:
+        self._entry = entry
         self._middlewares = middlewares
-        self._was_attempted = False
 
     async def handle(self, message: Any, /) -> Any:
-        try:
-            response = await self._middlewares.wrap(self._attempt)(message)
-        except BaseException:
-            discard_events(self._handler)
-            raise
-        self._take(self._handler)
-        return response
+        return await self._middlewares.wrap(self._attempt)(message)
 
-    async def _attempt(self, message: Any) -> Any:
-        if self._was_attempted:
-            discard_events(self._handler)
-        self._was_attempted = True
-        try:
-            return await self._handler.handle(message)
-        except BaseException:
-            discard_events(self._handler)
-            raise
+    async def _attempt(self, request: Any) -> Any:
+        self.events = ()
+        acquire, argument = self._entry
+        return await self._run(await acquire(argument), request)
 
 
 class _Chain(_Taken):

@@ -17,9 +17,16 @@ from anyio.abc import ObjectSendStream
 from cqrs._concurrency import raise_failures
 from cqrs._fallback import FallbackPolicy, falls_back, guarded, run_with_fallback
 from cqrs.container.protocol import Resolver
-from cqrs.container.scope import CLEANUP_TIMEOUT, DispatchScope, is_scoped, needs_scope
+from cqrs.container.scope import CLEANUP_TIMEOUT, DispatchScope, check_opens_scopes, is_scoped, needs_scope
 from cqrs.events.event import IEvent
-from cqrs.events.event_source import EventRelay, RecordsEvents, discard_events, origin_of, unpublished
+from cqrs.events.event_source import (
+    EventRelay,
+    RecordsEvents,
+    discard_events,
+    forget_published,
+    origin_of,
+    unpublished,
+)
 from cqrs.middlewares._streaming import StartOnce, close_stream, wrap_stream
 from cqrs.middlewares.base import MiddlewareChain
 from cqrs.requests._binding import is_sending_handler
@@ -61,9 +68,11 @@ class ResultSink:
         self._publish = publish
         self._publishing = anyio.Lock(fast_acquire=True)
         self._publish_errors: list[Exception] = []
+        self.sent = 0
 
     async def send(self, item: Any, handler: RecordsEvents) -> None:
         """Handle the events of ``handler``, then hand ``item`` out."""
+        self.sent += 1
         await self.flush(handler)
         await self._results.send(item)
 
@@ -91,13 +100,11 @@ class ResultSink:
 class _HandlerResults(ObjectSendStream[Any]):
     """The stream that a sending handler is given."""
 
-    def __init__(self, sink: ResultSink, handler: RecordsEvents, start: StartOnce) -> None:
+    def __init__(self, sink: ResultSink, handler: RecordsEvents) -> None:
         self._sink = sink
         self._handler = handler
-        self._start = start
 
     async def send(self, item: Any) -> None:
-        self._start.has_given = True
         await self._sink.send(item, self._handler)
 
     async def send_eof(self) -> None:
@@ -113,9 +120,11 @@ def take_stream_events(handler: RecordsEvents) -> Sequence[IEvent]:
     if not recorded:
         return ()
     events = unpublished(handler, recorded)
-    clear: Callable[[], None] | None = getattr(origin_of(handler), "clear_events", None)
+    origin = origin_of(handler)
+    clear: Callable[[], None] | None = getattr(origin, "clear_events", None)
     if clear is not None:
         clear()
+        forget_published(origin)
     return events
 
 
@@ -144,32 +153,23 @@ class ClosedEarly:
 class StreamHandlerPlan:
     """One streaming handler."""
 
-    def __init__(self, handler_type: type[Any], middlewares: MiddlewareChain) -> None:
+    def __init__(self, handler_type: type[Any]) -> None:
         self.handler_type = handler_type
         self.is_push = is_sending_handler(handler_type)
-        self._middlewares = middlewares
 
     async def acquire(self, resolver: Resolver, /) -> StreamInvocation:
-        """The handler, inside the middlewares."""
+        """The handler."""
         handler: Any = await resolver.resolve(self.handler_type)
-        return _WrappedStream(handler, self._middlewares) if self._middlewares else handler
+        return handler  # type: ignore[no-any-return]  # a streaming handler is an invocation
 
     async def push(self, resolver: Resolver, request: Any, results: ResultSink) -> None:
-        """Run the handler, inside the middlewares, and send what it gives."""
+        """Run the handler and send what it gives."""
         handler: Any = await resolver.resolve(self.handler_type)
-        start = StartOnce()
-        outlet = _HandlerResults(results, handler, start)
-
-        async def attempt(request: Any) -> None:
-            start.check()
-            try:
-                await self._run(handler, request, outlet)
-            except BaseException as error:
-                discard_events(handler)
-                start.failed(error)
-                raise
-
-        await self._middlewares.wrap(attempt)(request)
+        try:
+            await self._run(handler, request, _HandlerResults(results, handler))
+        except BaseException:
+            discard_events(handler)
+            raise
         await results.flush(handler)
 
     async def _run(self, handler: Any, request: Any, outlet: _HandlerResults) -> None:
@@ -209,10 +209,43 @@ class ScopedStreamPlan:
         return resolver is self._container and needs_scope(resolver, self._plan.handler_type)
 
 
+class WrappedStreamPlan:
+    """A plan inside middlewares. It is acquired anew each time they call on: a retry has its own handler and scope."""
+
+    def __init__(self, plan: StreamPlan, middlewares: MiddlewareChain) -> None:
+        self._plan = plan
+        self._middlewares = middlewares
+
+    @property
+    def is_push(self) -> bool:
+        """Whether the handler sends its results."""
+        return self._plan.is_push
+
+    async def acquire(self, resolver: Resolver, /) -> StreamInvocation:
+        """The stream; what it wraps is acquired when it starts."""
+        return _WrappedStream(self._plan, resolver, self._middlewares)
+
+    async def push(self, resolver: Resolver, request: Any, results: ResultSink) -> None:
+        """Run the plan inside the middlewares."""
+        start, sent_before = StartOnce(), results.sent
+
+        async def attempt(request: Any) -> None:
+            start.check()
+            try:
+                await self._plan.push(resolver, request, results)
+            except BaseException as error:
+                start.has_given = results.sent > sent_before
+                start.failed(error)
+                raise
+
+        await self._middlewares.wrap(attempt)(request)
+
+
 class FallbackStreamPlan:
     """A stream and another to fall back on."""
 
-    def __init__(self, policy: FallbackPolicy, primary: StreamPlan, fallback: StreamPlan) -> None:
+    def __init__(self, policy: FallbackPolicy, primary: StreamPlan, fallback: StreamPlan, container: Resolver) -> None:
+        self._container = container
         self._policy = policy
         self._primary = primary
         self._fallback = fallback
@@ -224,10 +257,12 @@ class FallbackStreamPlan:
 
     async def acquire(self, resolver: Resolver, /) -> StreamInvocation:
         """The stream of the primary, which goes on with that of the fallback when it fails."""
+        check_opens_scopes(resolver, self._container)
         return _StreamWithFallback(self._policy, self._primary, self._fallback, resolver)
 
     async def push(self, resolver: Resolver, request: Any, results: ResultSink) -> None:
         """Run the primary, and the fallback when it fails. A failure in the handling of events is none of it."""
+        check_opens_scopes(resolver, self._container)
         failures: list[Exception] = []
 
         async def primary() -> None:
@@ -247,8 +282,9 @@ class FallbackStreamPlan:
 
 def stream_plan(handler_type: type[Any], container: Resolver, middlewares: MiddlewareChain) -> StreamPlan:
     """The plan for one streaming handler, in a scope of ``container`` where it has scopes."""
-    plan = StreamHandlerPlan(handler_type, middlewares)
-    return ScopedStreamPlan(plan, container) if is_scoped(container) else plan
+    plan = StreamHandlerPlan(handler_type)
+    scoped: StreamPlan = ScopedStreamPlan(plan, container) if is_scoped(container) else plan
+    return WrappedStreamPlan(scoped, middlewares) if middlewares else scoped
 
 
 class _RelayedStream(EventRelay):
@@ -268,14 +304,16 @@ class _RelayedStream(EventRelay):
 class _WrappedStream(_RelayedStream):
     """A streaming handler inside middlewares."""
 
-    def __init__(self, handler: StreamInvocation, middlewares: MiddlewareChain) -> None:
-        self._inner = handler
+    def __init__(self, plan: StreamPlan, resolver: Resolver, middlewares: MiddlewareChain) -> None:
+        self._plan = plan
+        self._resolver = resolver
         self._middlewares = middlewares
 
     def handle(self, request: Any, /) -> AsyncIterator[Any]:
         return wrap_stream(self._middlewares, self._attempt)(request)
 
     async def _attempt(self, request: Any) -> AsyncGenerator[Any, None]:
+        self._inner = await self._plan.acquire(self._resolver)
         try:
             async with ClosedEarly(self._inner.handle(request)) as items:
                 async for item in items:
@@ -343,7 +381,10 @@ class _StreamWithFallback(_RelayedStream):
 
         try:
             return await guarded(self._policy, first)
-        except _HasBegun as begun:
+        except BaseException as error:
+            begun = _begun_in(error)
+            if begun is None:
+                raise
             return begun.item
 
     async def _following(self, items: AsyncIterator[Any]) -> Any:
@@ -368,6 +409,14 @@ class _HasBegun(BaseException):
     def __init__(self, item: Any) -> None:
         super().__init__()
         self.item = item
+
+
+def _begun_in(error: BaseException) -> _HasBegun | None:
+    """What left the breaker's call, also where that runs in a task group."""
+    if isinstance(error, _HasBegun):
+        return error
+    parts: Sequence[BaseException] = getattr(error, "exceptions", ())
+    return _begun_in(parts[0]) if len(parts) == 1 else None
 
 
 _END: Any = object()

@@ -10,10 +10,12 @@ The tree::
     │   │   └── SagaTypeError
     │   ├── AlreadyBoundError                  (KeyError)
     │   ├── MiddlewareTypeError                (TypeError)
+    │   ├── InvalidOptionError                 (ValueError)
     │   ├── ContainerNotAttachedError          (ValueError)
     │   ├── MessageBrokerNotConfiguredError    (RuntimeError)
     │   └── MissingDependencyError             (ImportError)
     ├── RequestHandlerDoesNotExist
+    ├── EventTypeError                         (TypeError)
     ├── SagaDoesNotExist
     ├── SagaConcurrencyError
     ├── DependencyResolutionError              (ValueError)
@@ -33,6 +35,7 @@ built-in error keeps working.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class CQRSError(Exception):
@@ -77,6 +80,22 @@ class AlreadyBoundError(ConfigurationError, KeyError):
 
 class MiddlewareTypeError(ConfigurationError, TypeError):
     """A middleware is not an async callable that takes a request and the next handler."""
+
+
+class InvalidOptionError(ConfigurationError, ValueError):
+    """An option was given a value that it cannot have.
+
+    ``option`` is its name, ``value`` what it was given, ``allowed`` what it can be.
+    """
+
+    def __init__(self, option: str, value: object, allowed: str) -> None:
+        super().__init__(option, value, allowed)
+        self.option = option
+        self.value = value
+        self.allowed = allowed
+
+    def __str__(self) -> str:
+        return f"{self.option} is {self.value!r}: it must be {self.allowed}."
 
 
 class ContainerNotAttachedError(ConfigurationError, ValueError):
@@ -125,27 +144,47 @@ class MissingDependencyError(ConfigurationError, ImportError):
 class RequestHandlerDoesNotExist(CQRSError):
     """No handler is bound to the type of a request. ``request_type`` holds that type."""
 
-    def __init__(self, request_type: type, known: Sequence[type] = ()) -> None:
+    def __init__(self, request_type: object = None, known: Sequence[type] = ()) -> None:
         super().__init__(request_type)
         self.request_type = request_type
         self.known: tuple[type, ...] = tuple(known)
 
     def __str__(self) -> str:
+        request_type: Any = self.request_type
+        if not isinstance(request_type, type):
+            return str(request_type or "RequestHandler not found")
+        if type in request_type.__mro__:
+            return "A request class was sent: send an instance of it."
         bound = ", ".join(sorted(name_of(kind) for kind in self.known)) or "nothing"
         return (
-            f"RequestHandler not found matching Request type {name_of(self.request_type)}. "
-            f"Bind one: mapper.bind({self.request_type.__name__}, YourHandler). Bound so far: {bound}."
+            f"RequestHandler not found matching Request type {request_type.__qualname__}. "
+            f"Bind one: mapper.bind({request_type.__name__}, YourHandler). Bound so far: {bound}."
         )
+
+
+class EventTypeError(CQRSError, TypeError):
+    """Something was recorded or sent as an event that is none. ``event_type`` holds its type."""
+
+    def __init__(self, event_type: type) -> None:
+        super().__init__(event_type)
+        self.event_type = event_type
+
+    def __str__(self) -> str:
+        if type in self.event_type.__mro__:
+            return "An event class was recorded: record an instance of it."
+        return f"{name_of(self.event_type)} is not an event: derive it from DomainEvent or NotificationEvent."
 
 
 class SagaDoesNotExist(CQRSError):
     """No saga is bound to the type of a context. ``context_type`` holds that type."""
 
-    def __init__(self, context_type: type) -> None:
+    def __init__(self, context_type: object = None) -> None:
         super().__init__(context_type)
         self.context_type = context_type
 
     def __str__(self) -> str:
+        if not isinstance(self.context_type, type):
+            return str(self.context_type or "Saga not found")
         return (
             f"Saga not found matching SagaContext type {name_of(self.context_type)}. "
             f"Bind one: mapper.bind({self.context_type.__name__}, YourSaga)."

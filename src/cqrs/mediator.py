@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -10,8 +11,16 @@ from typing import Any
 from typing_extensions import Self
 
 from cqrs._invocation import Entry, Invocation
+from cqrs._options import enum_member
+from cqrs._overriding import is_overridden
 from cqrs.container.protocol import Container, Resolver
-from cqrs.container.scope import DispatchScope, ScopeStrategy, check_scope_strategy
+from cqrs.container.scope import (
+    FALLBACK_IN_SHARED_SCOPE,
+    DispatchScope,
+    ScopeStrategy,
+    check_scope_strategy,
+    is_scoped,
+)
 from cqrs.dispatcher._stream_source import DispatchedSource, PlannedSource
 from cqrs.dispatcher.event import EventDispatcher
 from cqrs.dispatcher.request import RequestDispatcher
@@ -22,9 +31,12 @@ from cqrs.events.event_emitter import EmitsEvents, EventEmitter
 from cqrs.events.event_processor import EventProcessor
 from cqrs.events.event_source import discard_events, unpublished
 from cqrs.events.failure_policy import EventErrorHook, EventFailurePolicy
+from cqrs.events.fallback import EventHandlerFallback
 from cqrs.events.map import EventMap
+from cqrs.exceptions import ConfigurationError
 from cqrs.message_brokers.protocol import MessageBroker
 from cqrs.middlewares.base import MiddlewareChain
+from cqrs.requests.fallback import RequestHandlerFallback
 from cqrs.requests.map import RequestMap
 from cqrs.requests.request import IRequest, ResponseT
 
@@ -61,12 +73,15 @@ class RequestMediator:
         on_event_error: EventErrorHook | None = None,
         scope_strategy: ScopeStrategy = ScopeStrategy.HANDLER,
     ) -> None:
+        scope_strategy = enum_member("scope_strategy", ScopeStrategy, scope_strategy)
+        event_failure_policy = enum_member("event_failure_policy", EventFailurePolicy, event_failure_policy)
         check_scope_strategy(
             scope_strategy,
             is_concurrent=concurrent_event_handle_enable,
             isolates=event_failure_policy is EventFailurePolicy.ISOLATE,
-            has_own_dispatch=dispatcher_type.dispatch is not RequestDispatcher.dispatch,
+            has_own_dispatch=is_overridden(dispatcher_type, RequestDispatcher, "dispatch"),
         )
+        _check_fallbacks(scope_strategy, container, request_map, event_map)
         self._container = container
         self._scope_strategy = scope_strategy
         self._event_processor = _event_processor(
@@ -108,7 +123,7 @@ class RequestMediator:
         return response
 
     def _compile(self, request_type: type) -> Entry:
-        if type(self._dispatcher).dispatch is not RequestDispatcher.dispatch:
+        if is_overridden(self._dispatcher, RequestDispatcher, "dispatch"):
             entry = Entry(_dispatched, self._dispatcher)
         elif self._scope_strategy is ScopeStrategy.SEND:
             plan = self._dispatcher.plan(request_type)
@@ -242,12 +257,15 @@ class StreamingRequestMediator:
         on_event_error: EventErrorHook | None = None,
         scope_strategy: ScopeStrategy = ScopeStrategy.HANDLER,
     ) -> None:
+        scope_strategy = enum_member("scope_strategy", ScopeStrategy, scope_strategy)
+        event_failure_policy = enum_member("event_failure_policy", EventFailurePolicy, event_failure_policy)
         check_scope_strategy(
             scope_strategy,
             is_concurrent=concurrent_event_handle_enable,
             isolates=event_failure_policy is EventFailurePolicy.ISOLATE,
-            has_own_dispatch=dispatcher_type.dispatch is not StreamingRequestDispatcher.dispatch,
+            has_own_dispatch=is_overridden(dispatcher_type, StreamingRequestDispatcher, "dispatch"),
         )
+        _check_fallbacks(scope_strategy, container, request_map, event_map)
         self._container = container
         self._shares_scope = scope_strategy is ScopeStrategy.SEND
         self._event_processor = _event_processor(
@@ -286,7 +304,7 @@ class StreamingRequestMediator:
         return ResultStream(self._source(request), type(request), max_buffer_size, self._home)
 
     def _source(self, request: IRequest[Any]) -> ResultSource:
-        if type(self._dispatcher).dispatch is not StreamingRequestDispatcher.dispatch:
+        if is_overridden(self._dispatcher, StreamingRequestDispatcher, "dispatch"):
             return DispatchedSource(self._dispatcher, request, self._event_processor)
         plan = self._dispatcher.plan(type(request))
         return PlannedSource(plan, request, self._container, self._event_processor, self._shares_scope)
@@ -319,3 +337,14 @@ def _event_processor(
         failure_policy=failure_policy,
         on_error=on_error,
     )
+
+
+def _check_fallbacks(
+    strategy: ScopeStrategy, container: Container[Any], request_map: RequestMap, event_map: EventMap | None
+) -> None:
+    if strategy is not ScopeStrategy.SEND or not is_scoped(container):
+        return
+    of_events = [] if event_map is None else list(event_map.values())
+    bound: list[object] = [*request_map.values(), *itertools.chain.from_iterable(of_events)]
+    if any(isinstance(binding, (RequestHandlerFallback, EventHandlerFallback)) for binding in bound):
+        raise ConfigurationError(FALLBACK_IN_SHARED_SCOPE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Protocol
 
@@ -219,6 +220,88 @@ async def test_values_of_outer_scopes_are_shared_by_requests(is_async: bool) -> 
     assert log == ["opened", "closed"]
     assert len({id(it.settings) for it in got}) == 1
     assert len({id(it.session) for it in got}) == 4
+
+
+def _with_slow_settings(made: list[Settings]) -> DIContainer:
+    async def make_settings() -> Settings:
+        await anyio.sleep(0.02)
+        made.append(Settings())
+        return made[-1]
+
+    external = di.Container()
+    external.bind(di.bind_by_type(dependent.Dependent(make_settings, scope="app"), Settings))
+    return DIContainer(external, state=external.enter_scope("app").__enter__())
+
+
+def test_one_container_serves_several_event_loops() -> None:
+    """A container that is made outside of an event loop works on asyncio and then on trio, outer values included."""
+    pytest.importorskip("trio")
+    for backends in (("asyncio", "trio"), ("trio", "asyncio")):
+        made: list[Settings] = []
+        container = _with_slow_settings(made)
+
+        async def dispatch(type_: Any, container: DIContainer = container) -> None:
+            async with anyio.create_task_group() as group:
+                for _ in range(3):
+                    group.start_soon(container.resolve, type_)
+
+        for backend, type_ in zip(backends, (UsesSettings, Settings), strict=True):
+            anyio.run(dispatch, type_, backend=backend)
+        assert len(made) == 1
+
+
+def test_outer_values_are_made_once_across_threads() -> None:
+    """Several threads, each with an event loop of its own, share what is bound around the requests."""
+    made: list[Settings] = []
+    got: list[Settings] = []
+    container, barrier = _with_slow_settings(made), threading.Barrier(4)
+
+    async def dispatch() -> None:
+        got.append((await container.resolve(UsesSettings)).settings)
+
+    def work() -> None:
+        barrier.wait(5)
+        anyio.run(dispatch)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert got == made * 4
+
+
+async def test_making_an_outer_value_can_be_cancelled() -> None:
+    """A request that is cancelled while it makes an outer value leaves the making to the next."""
+    go_on = anyio.Event()
+    started: list[int] = []
+
+    async def make_settings() -> Settings:
+        started.append(1)
+        await go_on.wait()
+        return Settings()
+
+    external = di.Container()
+    external.bind(di.bind_by_type(dependent.Dependent(make_settings, scope="app"), Settings))
+    got: list[Settings] = []
+    scopes = [anyio.CancelScope() for _ in range(3)]
+    with anyio.fail_after(5):
+        async with external.enter_scope("app") as state, anyio.create_task_group() as group:
+            container = DIContainer(external, state=state)
+
+            async def dispatch(cancel: anyio.CancelScope) -> None:
+                with cancel:
+                    got.append((await container.resolve(UsesSettings)).settings)
+
+            for cancel in scopes:
+                group.start_soon(dispatch, cancel)
+                await anyio.wait_all_tasks_blocked()
+            scopes[0].cancel()
+            await anyio.wait_all_tasks_blocked()
+            go_on.set()
+    assert len(started) == 2
+    assert len(got) == 2
+    assert got[0] is got[1]
 
 
 async def test_concurrent_resolutions_in_one_scope_share() -> None:

@@ -15,7 +15,12 @@ import pytest
 
 from cqrs.container.plain import Lifetime, PlainContainer
 from cqrs.container.scope import DispatchScope
-from cqrs.exceptions import ConfigurationError, DependencyResolutionError, ScopeCleanupTimeoutError
+from cqrs.exceptions import (
+    ConfigurationError,
+    DependencyResolutionError,
+    InvalidOptionError,
+    ScopeCleanupTimeoutError,
+)
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -171,7 +176,10 @@ async def test_annotations_that_cannot_be_resolved_matter_only_where_needed() ->
 @pytest.mark.parametrize(
     ("type_", "message"),
     [
-        (Handler, r"Handler -> Service -> Repo: Repo is abstract.*register\(Repo, factory\)"),
+        (
+            Handler,
+            r"Handler -> Service -> Repo: Repo is abstract.*\(Repo, factory\), or.*register\(Service, factory\)",
+        ),
         (Clock, "Clock: Clock is a protocol"),
         (Chicken, "Chicken -> Egg -> Chicken: they need each other"),
         (Unannotated, "Unannotated: parameter 'thing' has no annotation"),
@@ -447,6 +455,64 @@ async def test_overrides_end_in_any_order() -> None:
     assert await container.resolve(Session) not in (one, two)
 
 
+class Early:
+    """Something of which a resolution waits before it comes to the session."""
+
+
+class UsesSessionAndEarly:
+    def __init__(self, session: Session, early: Early) -> None:
+        self.session, self.early = session, early
+
+
+async def test_overrides_end_in_any_order_for_singletons_too() -> None:
+    """A singleton is made of what is overridden at the time, and the real one is back when all have ended."""
+    container, fake, fake_early = PlainContainer(), Session(), Early()
+    container.register(UsesSessionAndEarly, lifetime=Lifetime.SINGLETON)
+    real = await container.resolve(UsesSessionAndEarly)
+    first, second = container.override(Session, lambda: fake), container.override(Early, lambda: fake_early)
+    first.__enter__()
+    assert (await container.resolve(UsesSessionAndEarly)).session is fake
+    second.__enter__()
+    both = await container.resolve(UsesSessionAndEarly)
+    assert both.session is fake
+    assert both.early is fake_early
+    first.__exit__(None, None, None)
+    rest = await container.resolve(UsesSessionAndEarly)
+    assert rest.session is not fake
+    assert rest.early is fake_early
+    second.__exit__(None, None, None)
+    assert await container.resolve(UsesSessionAndEarly) is real
+
+
+async def test_a_default_gives_way_to_an_override_or_a_registration() -> None:
+    """A singleton that took the default of a parameter is made anew once its type is overridden or registered."""
+    container, fake, user = PlainContainer(), Session(), UsesSession(Session())
+    container.register_instance(UsesSession, user)
+    container.register(Defaults, lifetime=Lifetime.SINGLETON)
+    assert (await container.resolve(Defaults)).session is None
+    with container.override(Session, lambda: fake):
+        assert (await container.resolve(Defaults)).session is fake
+    assert (await container.resolve(Defaults)).session is None
+    container.register_instance(Session, fake)
+    assert (await container.resolve(Defaults)).session is fake
+
+
+async def test_a_registration_within_an_override_counts_after_it() -> None:
+    """What was set aside for an override does not come back if it has been registered anew, or closed, since."""
+    container, later = PlainContainer(), Session()
+    container.register(Session, lifetime=Lifetime.SINGLETON)
+    container.register(UsesSession, lifetime=Lifetime.SINGLETON)
+    first = await container.resolve(UsesSession)
+    with container.override(Session, Session):
+        container.register_instance(Session, later)
+    second = await container.resolve(UsesSession)
+    assert second is not first
+    assert second.session is later
+    with container.override(Session, Session):
+        await container.aclose()
+    assert await container.resolve(UsesSession) is not second
+
+
 async def test_override_keeps_the_lifetime() -> None:
     """An override lives as long as what it replaces, unless it says otherwise."""
     container = PlainContainer()
@@ -455,6 +521,160 @@ async def test_override_keeps_the_lifetime() -> None:
         assert await container.resolve(Session) is await container.resolve(Session)
     with container.override(Session, Session, lifetime=Lifetime.TRANSIENT):
         assert await container.resolve(Session) is not await container.resolve(Session)
+
+
+class SlowSessions:
+    """Makes sessions, each of them when it is told to."""
+
+    def __init__(self) -> None:
+        self.go_on = anyio.Event()
+        self.made: list[Session] = []
+
+    async def __call__(self) -> Session:
+        await self.go_on.wait()
+        self.made.append(Session())
+        return self.made[-1]
+
+
+class UsesEarlyAndSession:
+    def __init__(self, early: Early, session: Session) -> None:
+        self.session = session
+
+
+async def test_an_override_is_honoured_though_the_singleton_is_being_made() -> None:
+    """Entered while the real one is being made, the block has the fake; after it the real one is made anew, once."""
+    container, slow, fake = PlainContainer(), SlowSessions(), Session()
+    container.register(Session, slow, lifetime=Lifetime.SINGLETON)
+    container.register(UsesSession, lifetime=Lifetime.SINGLETON)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            group.start_soon(container.resolve, UsesSession)
+            await anyio.wait_all_tasks_blocked()
+            with container.override(Session, lambda: fake):
+                slow.go_on.set()
+                await anyio.wait_all_tasks_blocked()
+                assert len(slow.made) == 1
+                assert await container.resolve(Session) is fake
+                assert (await container.resolve(UsesSession)).session is fake
+        after = await container.resolve(UsesSession)
+    assert after.session is not fake
+    assert after.session is await container.resolve(Session)
+    assert len(slow.made) == 2
+
+
+async def test_a_fake_that_is_being_made_does_not_outlive_its_override() -> None:
+    """Left while the fake is being made, the block leaves nothing behind; who asked in it gets what it asked for."""
+    container, slow, real = PlainContainer(), SlowSessions(), Session()
+    container.register(Session, lambda: real, lifetime=Lifetime.SINGLETON)
+    got: list[Session] = []
+
+    async def ask() -> None:
+        got.append((await container.resolve(UsesSession)).session)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            with container.override(Session, slow):
+                group.start_soon(ask)
+                await anyio.wait_all_tasks_blocked()
+            assert await container.resolve(Session) is real
+            slow.go_on.set()
+    assert got == slow.made
+    assert await container.resolve(Session) is real
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_resolution_that_began_in_an_override_leaves_no_fake_behind(is_async: bool) -> None:
+    """A singleton that is reached after the block was left is made as it is registered."""
+    go_on, fake = anyio.Event(), Session()
+
+    async def early() -> Early:
+        await go_on.wait()
+        return Early()
+
+    async def fake_session() -> Session:
+        return fake
+
+    container = PlainContainer()
+    container.register(Early, early)
+    container.register(Session, lifetime=Lifetime.SINGLETON)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            with container.override(Session, fake_session if is_async else lambda: fake):
+                group.start_soon(container.resolve, UsesEarlyAndSession)
+                await anyio.wait_all_tasks_blocked()
+            go_on.set()
+    assert await container.resolve(Session) is not fake
+
+
+async def test_a_singleton_that_an_override_does_not_concern_is_made_once() -> None:
+    """An override of something else, begun and ended while a singleton is being made, does not make it twice."""
+    container, slow = PlainContainer(), SlowSessions()
+    container.register(Session, slow, lifetime=Lifetime.SINGLETON)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            group.start_soon(container.resolve, Session)
+            await anyio.wait_all_tasks_blocked()
+            with container.override(Early, Early):
+                group.start_soon(container.resolve, Session)
+                await anyio.wait_all_tasks_blocked()
+            slow.go_on.set()
+    assert [await container.resolve(Session)] == slow.made
+
+
+async def test_a_maker_that_was_forgotten_can_be_cancelled() -> None:
+    """A cancelled maker from before an override takes nothing from the one that makes the value since."""
+    container, slow = PlainContainer(), SlowSessions()
+    container.register(Session, slow, lifetime=Lifetime.SINGLETON)
+    cancel = anyio.CancelScope()
+    got: list[Session] = []
+
+    async def abandoned() -> None:
+        with cancel:
+            await container.resolve(Session)
+
+    async def ask() -> None:
+        got.append(await container.resolve(Session))
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            group.start_soon(abandoned)
+            await anyio.wait_all_tasks_blocked()
+            with container.override(Early, Early):
+                container.register(Session, slow, lifetime=Lifetime.SINGLETON)
+                group.start_soon(ask)
+                await anyio.wait_all_tasks_blocked()
+                cancel.cancel()
+                await anyio.wait_all_tasks_blocked()
+                group.start_soon(ask)
+                await anyio.wait_all_tasks_blocked()
+            slow.go_on.set()
+    assert cancel.cancelled_caught
+    assert got == slow.made * 2
+
+
+async def test_a_lifetime_can_be_its_value() -> None:
+    """A lifetime as settings have it, a string, counts; what is none is refused and leaves things as they were."""
+    container = PlainContainer()
+    container.register(Session, lifetime="scoped")  # type: ignore[arg-type]
+    assert container.needs_scope(Session)
+    with container.override(Session, Session, lifetime="singleton"):  # type: ignore[arg-type]
+        assert await container.resolve(Session) is await container.resolve(Session)
+    for wrong in ("request", "", 3):
+        with pytest.raises(InvalidOptionError, match=r"lifetime is .*Lifetime\.SCOPED"):
+            container.register(Session, lifetime=wrong)  # type: ignore[arg-type]
+        with pytest.raises(InvalidOptionError), container.override(Session, Session, lifetime=wrong):  # type: ignore[arg-type]
+            pass
+    assert container.needs_scope(Session)
+
+
+@pytest.mark.parametrize("instance", [Session(), 0, ""])
+def test_an_instance_is_no_factory(instance: Any) -> None:
+    """An instance in place of a factory, a falsy one too, is refused where it is given, with the way to give it."""
+    container = PlainContainer()
+    with pytest.raises(ConfigurationError, match=r"register_instance\(Session, instance\)"):
+        container.register(Session, instance)
+    with pytest.raises(ConfigurationError, match="lambda: instance"), container.override(Session, instance):
+        pass
 
 
 async def test_factories_of_every_kind() -> None:

@@ -103,7 +103,9 @@ async def test_an_event_without_handlers_is_said_in_the_log_once(kind: Any, capl
     subject = emitter(kind, {})
     assert list(await subject.emit(Opened(name="x"))) == []
     assert list(await subject.emit(Opened(name="y"))) == []
-    assert [record.getMessage() for record in caplog.records] == ["Handlers for event Opened not found"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "Handlers for event Opened not found. Bind one: mapper.bind(Opened, YourHandler)"
+    ]
 
 
 async def test_a_notification_goes_to_the_broker_alone() -> None:

@@ -407,3 +407,31 @@ async def three_run_at_once(subject: EventProcessor) -> None:
     with anyio.fail_after(5):
         await subject.emit_events([Job(meet), Job(meet), Job(meet)])
     assert arrived == 3
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+@pytest.mark.parametrize("concurrent", [True, False])
+async def test_after_a_cancellation_no_further_event_is_handled(limit: int, concurrent: bool) -> None:
+    """Handlers in a shield finish, and those that were not begun are not."""
+    handled: list[str] = []
+    scope = anyio.CancelScope()
+
+    class Shielded(cqrs.DomainEvent):
+        number: int
+
+    class ShieldedHandler(cqrs.EventHandler[Shielded]):
+        async def handle(self, event: Shielded) -> None:
+            with anyio.CancelScope(shield=True):
+                await anyio.lowlevel.checkpoint()
+                scope.cancel()
+                await anyio.lowlevel.checkpoint()
+            handled.append(str(event.number))
+
+    event_map = cqrs.EventMap()
+    event_map.bind(Shielded, ShieldedHandler)
+    emitter = cqrs.EventEmitter(event_map, cqrs.PlainContainer())
+    processor = cqrs.EventProcessor(event_map, emitter, limit, concurrent)
+    with scope:
+        await processor.emit_events([Shielded(number=number) for number in range(10)])
+    assert scope.cancelled_caught
+    assert len(handled) <= (limit if concurrent else 1)

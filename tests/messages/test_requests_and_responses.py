@@ -235,3 +235,18 @@ def test_type_arguments_are_found_through_all_bases() -> None:
     assert type_arguments(int, Base) is None
     assert concrete_argument(Middle, Base, 0) is None
     assert concrete_argument(Leaf, Base, 1) is None
+
+
+class GenericRequest(cqrs.Request, Generic[T]):
+    """A request that a user made generic."""
+
+    value: T
+
+
+NumberRequest = GenericRequest[int]
+
+
+def test_a_generic_request_survives_pickle() -> None:
+    """pydantic finds the name under which a class with arguments was made."""
+    request = NumberRequest(value=1)
+    assert pickle.loads(pickle.dumps(request)) == request

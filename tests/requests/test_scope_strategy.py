@@ -90,3 +90,33 @@ async def test_a_container_may_be_its_own_scope() -> None:
     )
     assert await mediator.send(Whoami())
     assert (container.depth, container.deepest) == (0, 1)
+
+
+class Failing(cqrs.RequestHandler[Whoami, bool]):
+    """Fails."""
+
+    async def handle(self, request: Whoami) -> bool:
+        raise ValueError
+
+
+def test_a_fallback_in_the_scope_of_what_failed_is_refused() -> None:
+    """It would commit what the primary left half done."""
+    fallback = cqrs.RequestHandlerFallback(Failing, WhoamiHandler)
+    with pytest.raises(ConfigurationError, match="half done"):
+        bootstrap(commands_mapper=lambda mapper: mapper.bind(Whoami, fallback), scope_strategy=SEND)
+
+
+async def test_a_fallback_of_an_event_in_a_shared_scope_is_refused() -> None:
+    """Also where it was bound later than the mediator was made."""
+
+    class Happened(cqrs.DomainEvent):
+        pass
+
+    class Handler(cqrs.EventHandler[Happened]):
+        async def handle(self, event: Happened) -> None: ...
+
+    bound: list[cqrs.EventMap] = []
+    mediator = bootstrap_events(events_mapper=bound.append, scope_strategy=SEND)
+    bound[0].bind(Happened, cqrs.EventHandlerFallback(Handler, Handler))
+    with pytest.raises(ConfigurationError, match="half done"):
+        await mediator.send(Happened())

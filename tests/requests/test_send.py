@@ -267,6 +267,8 @@ async def test_every_kind_answers_and_tells(
     kind: str, strategy: ScopeStrategy, is_scoped: bool, middlewares: int
 ) -> None:
     """Each handler that runs is resolved once a send, and the events of those that count are handled, in order."""
+    if is_scoped and strategy is ScopeStrategy.SEND and "fallback" in kind:
+        return  # refused: see test_scope_strategy.py
     log: Log = []
     container = Scoped(log) if is_scoped else CountingContainer(log)
     around = [Noting(log, str(number)) for number in range(middlewares)]
@@ -315,7 +317,7 @@ async def test_a_handler_scope_is_closed_before_the_events(kind: str) -> None:
     assert trace == request + events
 
 
-@kinds
+@pytest.mark.parametrize("kind", ["single", "chain"])
 async def test_one_scope_is_closed_after_the_events(kind: str) -> None:
     """ScopeStrategy.SEND: one scope is opened for the request and all its events, and closed after them."""
     log: Log = []

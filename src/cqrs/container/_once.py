@@ -33,15 +33,28 @@ class Once:
                 return await self._make(key, make, maker)
             await maker.wait()
 
+    def all_keys(self) -> list[Any]:
+        """The keys of what there is and of what is being made."""
+        with self._guard:
+            return [*self.values, *(key for key in self._makers if key not in self.values)]
+
+    def forget(self, key: Any) -> None:
+        """Have ``key`` made anew by the next that asks. Who is making it keeps the value to itself."""
+        with self._guard:
+            self.values.pop(key, None)
+            self._makers.pop(key, None)
+
     async def _make(self, key: Any, make: Callable[[], Awaitable[Any]], maker: _Maker) -> Any:
         try:
             value = await make()
             with self._guard:
-                self.values[key] = value
+                if self._makers.get(key) is maker:
+                    self.values[key] = value
             return value
         finally:
             with self._guard:
-                del self._makers[key]
+                if self._makers.get(key) is maker:
+                    del self._makers[key]
             maker.done.set()
 
 

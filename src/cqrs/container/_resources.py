@@ -1,11 +1,38 @@
-"""Open resources, closed in reverse order, from none of which an exception can be hidden."""
+"""Open resources, closed in reverse order and in bounded time, from none of which an exception can be hidden."""
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
 from typing import Any, TypeVar
 
+import anyio
+
+from cqrs.exceptions import ScopeCleanupTimeoutError
+
 T = TypeVar("T")
+
+_logger = logging.getLogger("cqrs")
+
+
+async def close_scope(
+    scope: AbstractAsyncContextManager[Any, Any], container: str, error: BaseException | None, seconds: float
+) -> None:
+    """Leave ``scope``, shielded from cancellation, with ``error`` or without one.
+
+    :param container: the name of the container that the scope belongs to.
+    :param seconds: what it may take.
+    :raises ScopeCleanupTimeoutError: that was not enough. With an ``error`` it is logged instead.
+    """
+    failure = (None, None, None) if error is None else (type(error), error, error.__traceback__)
+    with anyio.move_on_after(seconds, shield=True) as budget:
+        await scope.__aexit__(*failure)
+    if not budget.cancelled_caught:
+        return
+    timeout = ScopeCleanupTimeoutError(container, seconds)
+    if error is None:
+        raise timeout
+    _logger.error("%s", timeout)
 
 
 class ResourceStack(AsyncExitStack):

@@ -126,9 +126,14 @@ class Wiring:
         if obstacle := _why_not_callable(provider.factory):
             raise self._error(
                 path,
-                f"{name_of(type_)} {obstacle}. Say what makes it: container.register({name_of(type_)}, factory).",
+                f"{name_of(type_)} {obstacle}. Say what makes it: {self._remedy(path)}.",
             )
         return provider
+
+    def _remedy(self, path: tuple[Any, ...]) -> str:
+        unregistered = [step for step in path[1:-1] if step not in self._providers]
+        steps = [path[-1], *unregistered[:1]]
+        return ", or what makes what needs it: ".join(f"container.register({name_of(it)}, factory)" for it in steps)
 
     def _needs_scope(self, provider: Provider, needs: tuple[Node, ...], path: tuple[Any, ...]) -> bool:
         if provider.lifetime is Lifetime.SINGLETON:

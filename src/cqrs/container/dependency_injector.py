@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import anyio
 
 from cqrs._optional_library import OptionalLibrary
+from cqrs.container._backend import is_asyncio
 from cqrs.container.protocol import Container
 from cqrs.exceptions import ContainerNotAttachedError, DependencyResolutionError, name_of
 
@@ -73,7 +74,7 @@ class DependencyInjectorCQRSContainer(Container[containers.Container]):
         try:
             instance = provide()
         except RuntimeError as error:
-            if "event loop" in str(error) and not _is_asyncio():
+            if "event loop" in str(error) and not is_asyncio():
                 raise _needs_asyncio(type_) from error
             raise
         # Asks the class, as inspect.isawaitable does at four times the cost.
@@ -166,7 +167,7 @@ def _return_hint(function: Any) -> Any:
 async def _awaited(type_: Any, pending: Any) -> Any:
     if not hasattr(pending, "add_done_callback"):
         return await pending
-    if not _is_asyncio():
+    if not is_asyncio():
         pending.cancel()
         raise _needs_asyncio(type_)
     return await _result_of(pending)
@@ -188,10 +189,6 @@ async def _result_of(future: Any) -> Any:
 
 def _wake(event: anyio.Event, _future: object) -> None:
     event.set()
-
-
-def _is_asyncio() -> bool:
-    return anyio.get_cancelled_exc_class().__module__.startswith("asyncio")
 
 
 def _needs_asyncio(type_: Any) -> DependencyResolutionError:

@@ -14,6 +14,7 @@ import anyio
 from typing_extensions import Self
 
 from cqrs._optional_library import OptionalLibrary
+from cqrs.container._once import Once
 from cqrs.container._resources import ResourceStack
 from cqrs.container.protocol import Container, Resolver
 from cqrs.container.scope import DispatchScope
@@ -23,6 +24,7 @@ with OptionalLibrary("di", extra="di"):
     import di
     from di import dependent, executors
     from di.api.dependencies import DependencyParameter, DependentBase
+    from di.api.executor import SupportsAsyncExecutor, SupportsTaskGraph
     from di.exceptions import DependencyInjectionException, UnknownScopeError
 
 T = TypeVar("T")
@@ -49,7 +51,7 @@ class DIContainer(Container[di.Container]):
         self._state = di.ScopeState() if state is None else state
         self._scopes = (*self._state.stacks, REQUEST_SCOPE)
         self._plans: dict[Any, _Plan] = {}
-        self._outer_values = anyio.Lock(fast_acquire=True)
+        self._outer_executor = _OuterValuesExecutor()
 
     @property
     def external_container(self) -> di.Container:
@@ -109,11 +111,10 @@ class DIContainer(Container[di.Container]):
     async def execute(self, type_: Any, state: di.ScopeState) -> Any:
         """An instance of ``type_``, made in ``state``."""
         plan = self._plan(type_)
-        if not plan.awaits_outer_values:
+        if not plan.lacks_outer_values:
             return await plan.solved.execute_async(_EXECUTOR, state)
-        async with self._outer_values:
-            instance = await plan.solved.execute_async(_EXECUTOR, state)
-        plan.awaits_outer_values = False
+        instance = await plan.solved.execute_async(self._outer_executor, state)
+        plan.lacks_outer_values = False
         return instance
 
     def _plan(self, type_: Any) -> _Plan:
@@ -176,6 +177,28 @@ class _RequestScope(AbstractAsyncContextManager["_RequestScope", None]):
             self._resolved = None
 
 
+class _OuterValuesExecutor(SupportsAsyncExecutor):
+    """Makes what the scopes around the requests share once, whoever asks for it at the same time."""
+
+    def __init__(self) -> None:
+        self._made = Once()
+
+    async def execute_async(self, tasks: SupportsTaskGraph, state: Any) -> None:
+        for task in tasks.static_order():
+            await self._share(task, state)
+            await _compute(task, state)
+
+    async def _share(self, task: Any, state: Any) -> None:
+        if task.scope != REQUEST_SCOPE and task.dependent.use_cache:
+            await self._made.get((task.scope, task.cache_key), functools.partial(_compute, task, state))
+
+
+async def _compute(task: Any, state: Any) -> None:
+    pending = task.compute(state)
+    if pending is not None:
+        await pending
+
+
 @dataclass(eq=False)
 class _Plan:
     """How one type is made under one set of binds."""
@@ -185,8 +208,8 @@ class _Plan:
     direct: Callable[[], Any] | None
     """Makes the instance without a scope and without awaiting anything; None where that cannot be done."""
     needs_scope: bool
-    awaits_outer_values: bool
-    """Whether values of outer scopes have yet to be made asynchronously, so that two requests could make them."""
+    lacks_outer_values: bool
+    """Whether values of outer scopes have yet to be made, so that two requests could make them."""
 
     @classmethod
     def of(cls, solved: di.SolvedDependent[Any], binds: Sequence[Any]) -> _Plan:
@@ -196,7 +219,7 @@ class _Plan:
             solved=solved,
             direct=_direct(solved) if all(_is_plain(node) for node in nodes) else None,
             needs_scope=any(_is_generator(node.call) and _is_of_request(node) for node in nodes),
-            awaits_outer_values=any(not (_is_of_request(node) or _is_sync(node.call)) for node in nodes),
+            lacks_outer_values=not all(_is_of_request(node) for node in nodes),
         )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
-import anyio
 from typing_extensions import Self
 
 from cqrs._optional_library import OptionalLibrary
+from cqrs.container._backend import is_asyncio
 from cqrs.container.protocol import Container, Resolver
 from cqrs.container.scope import DispatchScope
 from cqrs.exceptions import (
@@ -80,7 +80,7 @@ class DishkaContainer(Container[AsyncContainer]):
         :raises ContainerNotAttachedError: no container is attached.
         :raises ConfigurationError: the container's lock is asyncio's, and this is trio.
         """
-        if self._has_asyncio_lock and not _is_asyncio():
+        if self._has_asyncio_lock and not is_asyncio():
             raise ConfigurationError(
                 "The lock of the dishka container is asyncio's and fails on trio. "
                 "Make the container with make_async_container(..., lock_factory=anyio.Lock)."
@@ -140,7 +140,3 @@ def _has_asyncio_lock(container: AsyncContainer | None) -> bool:
             return True
         container = container.parent_container
     return False
-
-
-def _is_asyncio() -> bool:
-    return anyio.get_cancelled_exc_class().__module__.startswith("asyncio")

@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import functools
-import logging
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
-import anyio
 from typing_extensions import Self
 
+from cqrs._options import enum_member
 from cqrs.container._once import Once
-from cqrs.container._resources import ResourceStack
+from cqrs.container._resources import ResourceStack, close_scope
 from cqrs.container._wiring import Factory, FactoryKind, Lifetime, Node, Provider, Wiring
 from cqrs.container.protocol import Container, Resolver
 from cqrs.container.scope import CLEANUP_TIMEOUT, DispatchScope
-from cqrs.exceptions import ConfigurationError, DependencyResolutionError, ScopeCleanupTimeoutError
+from cqrs.exceptions import ConfigurationError, DependencyResolutionError, name_of
 
 T = TypeVar("T")
 
-_logger = logging.getLogger("cqrs")
-
 
 async def _close(resources: AbstractAsyncContextManager[Any, Any], error: BaseException | None) -> None:
-    failure = (None, None, None) if error is None else (type(error), error, error.__traceback__)
-    with anyio.move_on_after(CLEANUP_TIMEOUT, shield=True) as budget:
-        await resources.__aexit__(*failure)
-    if budget.cancelled_caught:
-        timeout = ScopeCleanupTimeoutError("PlainContainer", CLEANUP_TIMEOUT)
-        if error is None:
-            raise timeout
-        _logger.error("%s", timeout)
+    await close_scope(resources, "PlainContainer", error, CLEANUP_TIMEOUT)
+
+
+def _provider(type_: Any, factory: Factory, lifetime: Any) -> Provider:
+    if not callable(factory):
+        name = name_of(type_)
+        raise ConfigurationError(
+            f"The factory of {name} is {factory!r}, which cannot be called. Have an instance given as it is: "
+            f"container.register_instance({name}, instance), or container.override({name}, lambda: instance)."
+        )
+    return Provider.of(factory, enum_member("lifetime", Lifetime, lifetime))
 
 
 class PlainContainer(Container["PlainContainer"]):
@@ -60,6 +60,7 @@ class PlainContainer(Container["PlainContainer"]):
         self._overrides: list[tuple[Any, Provider]] = []
         self._nodes: dict[Any, Node] = {}
         self._singletons = Once()
+        self._set_aside: dict[tuple[int, ...], dict[Any, Any]] = {}
         self._resources = ResourceStack()
         self._lock = threading.RLock()
 
@@ -88,10 +89,16 @@ class PlainContainer(Container["PlainContainer"]):
 
         :param factory: what makes the instance. Left out, it is ``type_`` itself.
         :param lifetime: how long an instance is used for.
+        :raises ConfigurationError: ``factory`` cannot be called, as an instance for example.
+        :raises InvalidOptionError: ``lifetime`` is not one.
         """
+        provider = _provider(type_, type_, lifetime) if factory is None else _provider(type_, factory, lifetime)
         with self._lock:
-            self._providers[type_] = Provider.of(factory or type_, lifetime)
-            self._forget(self._users_of(type_))
+            with self._rewiring(type_) as users:
+                self._providers[type_] = provider
+            self._forget(users)
+            for instances in self._set_aside.values():
+                _pop_all(instances, users)
 
     def register_instance(self, type_: type[T], instance: T) -> None:
         """Give ``instance`` wherever ``type_`` is wanted. It is not closed by this container."""
@@ -105,18 +112,17 @@ class PlainContainer(Container["PlainContainer"]):
         after it. Counts for all tasks that use the container.
 
         :param lifetime: how long an instance is used for. Left out, it is what ``type_`` is registered with.
+        :raises ConfigurationError: ``factory`` cannot be called, as an instance for example.
+        :raises InvalidOptionError: ``lifetime`` is not one.
         """
-        entry = (type_, Provider.of(factory, lifetime or self._lifetime_of(type_)))
+        entry = (type_, _provider(type_, factory, self._lifetime_of(type_) if lifetime is None else lifetime))
         with self._lock:
-            self._overrides.append(entry)
-            set_aside = self._forget(self._users_of(type_))
+            self._override_with([*self._overrides, entry], type_)
         try:
             yield
         finally:
             with self._lock:
-                self._overrides = [other for other in self._overrides if other is not entry]
-                self._forget(self._users_of(type_))
-                self._singletons.values.update(set_aside)
+                self._override_with([other for other in self._overrides if other is not entry], type_)
 
     async def resolve(self, type_: type[T]) -> T:
         """An instance of ``type_``.
@@ -165,18 +171,21 @@ class PlainContainer(Container["PlainContainer"]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        resources, self._resources = self._resources, ResourceStack()
-        self._singletons.values.clear()
+        with self._lock:
+            resources, self._resources = self._resources, ResourceStack()
+            self._forget(self._singletons.all_keys())
+            self._set_aside = {}
         await _close(resources, error)
 
     async def make_singleton(self, node: Node) -> Any:
         """The instance of ``node``, made now if it has not been made yet."""
-        return await self._singletons.get(node.key, functools.partial(self._open_singleton, node))
+        return await self._singletons.get(node.key, functools.partial(self._open_singleton, node.key))
 
-    async def _open_singleton(self, node: Node) -> Any:
+    async def _open_singleton(self, key: Any) -> Any:
         scope = _Scope(self)
         try:
-            instance = await scope.make(node)
+            # Not the node that was asked for: an override can have begun or ended since that was made.
+            instance = await scope.make(self.node(key))
         except BaseException as error:
             await _close(scope, error)
             raise
@@ -185,7 +194,8 @@ class PlainContainer(Container["PlainContainer"]):
 
     def _node(self, type_: Any) -> Node:
         with self._lock:
-            node = Wiring(self._effective_providers(), self._kept, type_).node(type_, ())
+            keep = functools.partial(self._kept, self._nodes)
+            node = Wiring(self._effective_providers(), keep, type_).node(type_, ())
             self._nodes[type_] = node
             return node
 
@@ -193,7 +203,7 @@ class PlainContainer(Container["PlainContainer"]):
         """How ``type_`` is made."""
         return self._nodes.get(type_) or self._node(type_)
 
-    def _kept(self, key: Any, make: Callable[[], Any]) -> Callable[[], Any]:
+    def _kept(self, nodes: dict[Any, Node], key: Any, make: Callable[[], Any]) -> Callable[[], Any]:
         instances, lock = self._singletons.values, self._lock
 
         def get() -> Any:
@@ -201,11 +211,18 @@ class PlainContainer(Container["PlainContainer"]):
                 return instances[key]
             except KeyError:
                 with lock:
-                    if key not in instances:
-                        instances[key] = make()
+                    if key in instances:
+                        return instances[key]
+                    if nodes is not self._nodes:  # an override can have begun or ended since
+                        return self._made_now(key, make)
+                    instances[key] = make()
                     return instances[key]
 
         return get
+
+    def _made_now(self, key: Any, make: Callable[[], Any]) -> Any:
+        current = self.node(key)
+        return make() if current.direct is None else current.direct()
 
     def _effective_providers(self) -> Mapping[Any, Provider]:
         return {**self._providers, **dict(self._overrides)}
@@ -214,21 +231,53 @@ class PlainContainer(Container["PlainContainer"]):
         provider = self._effective_providers().get(type_)
         return Lifetime.TRANSIENT if provider is None else provider.lifetime
 
-    def _users_of(self, type_: Any) -> list[Any]:
-        users: list[Any] = [type_]
-        for key in self._singletons.values:
-            try:
-                uses = self.node(key).uses
-            except DependencyResolutionError:
-                uses = frozenset({type_})
-            if type_ in uses:
-                users.append(key)
-        return users
+    def _override_with(self, overrides: list[tuple[Any, Provider]], type_: Any) -> None:
+        former = _identities(self._overrides)
+        with self._rewiring(type_) as users:
+            self._overrides = overrides
+        self._set_aside[former] = self._forget(users)
+        current = _identities(overrides)
+        restored = self._set_aside.pop(current, {})
+        self._forget(restored)
+        self._singletons.values.update(restored)
+        # Overrides can end in any order: what was made under one that has ended is never wanted again.
+        self._set_aside = {under: kept for under, kept in self._set_aside.items() if set(under) <= set(current)}
 
-    def _forget(self, keys: list[Any]) -> dict[Any, Any]:
+    @contextmanager
+    def _rewiring(self, type_: Any) -> Generator[set[Any]]:
+        """Gives, after the block, the singletons that use ``type_``, before the change that is made in it or since."""
+        users = self._users_of(type_)
+        yield users
         self._nodes = {}
+        users |= self._users_of(type_)
+
+    def _users_of(self, type_: Any) -> set[Any]:
+        return {type_, *(key for key in self._singleton_keys() if type_ in self._used_by(key, type_))}
+
+    def _singleton_keys(self) -> set[Any]:
+        return {*self._singletons.all_keys()}.union(*self._set_aside.values())
+
+    def _used_by(self, key: Any, otherwise: Any) -> Collection[Any]:
+        try:
+            return self.node(key).uses
+        except DependencyResolutionError:
+            return (otherwise,)
+
+    def _forget(self, keys: Collection[Any]) -> dict[Any, Any]:
         instances = self._singletons.values
-        return {key: instances.pop(key) for key in keys if key in instances}
+        forgotten = {key: instances[key] for key in keys if key in instances}
+        for key in keys:
+            self._singletons.forget(key)
+        return forgotten
+
+
+def _identities(overrides: list[tuple[Any, Provider]]) -> tuple[int, ...]:
+    return tuple(map(id, overrides))
+
+
+def _pop_all(instances: dict[Any, Any], keys: Collection[Any]) -> None:
+    for key in keys:
+        instances.pop(key, None)
 
 
 class _Scope(AbstractAsyncContextManager["_Scope", None]):

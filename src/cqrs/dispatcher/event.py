@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from cqrs._options import enum_member
+from cqrs._overriding import is_overridden
 from cqrs.container.protocol import Resolver
 from cqrs.container.scope import DispatchScope, ScopeStrategy, check_scope_strategy
 from cqrs.events.event import IEvent, INotificationEvent
@@ -38,11 +40,13 @@ class EventDispatcher:
         on_error: EventErrorHook | None = None,
         scope_strategy: ScopeStrategy = ScopeStrategy.HANDLER,
     ) -> None:
+        scope_strategy = enum_member("scope_strategy", ScopeStrategy, scope_strategy)
+        failure_policy = enum_member("event_failure_policy", EventFailurePolicy, failure_policy)
         check_scope_strategy(
             scope_strategy,
             is_concurrent=concurrent_event_handle_enable,
             isolates=failure_policy is EventFailurePolicy.ISOLATE,
-            has_own_dispatch=type(self).dispatch is not EventDispatcher.dispatch,
+            has_own_dispatch=is_overridden(self, EventDispatcher, "dispatch"),
         )
         self._event_map = event_map
         self._message_broker = message_broker

@@ -59,7 +59,9 @@ class RequestDispatcher:
         if binding is None:
             raise RequestHandlerDoesNotExist(request_type, tuple(self._request_map))
         if isinstance(binding, RequestHandlerFallback):
-            return FallbackPlan(binding, self._plan_of(binding.primary), self._plan_of(binding.fallback))
+            return FallbackPlan(
+                binding, self._plan_of(binding.primary), self._plan_of(binding.fallback), self._container
+            )
         return self._plan_of(binding)
 
     def _plan_of(self, handler_types: type[Any] | Sequence[type[Any]]) -> Plan:

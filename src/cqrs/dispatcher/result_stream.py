@@ -19,7 +19,7 @@ from typing_extensions import Self, TypeVar
 from cqrs._concurrency import SingleErrorTaskGroup, raise_failures
 from cqrs._stream_invocation import ClosedEarly
 from cqrs.container.scope import CLEANUP_TIMEOUT
-from cqrs.exceptions import StreamUsageError, name_of
+from cqrs.exceptions import InvalidOptionError, StreamUsageError, name_of
 
 _ResultT = TypeVar("_ResultT")
 _logger = logging.getLogger("cqrs")
@@ -156,6 +156,8 @@ class ResultStream(AbstractAsyncContextManager["ResultStream[Any]"], AsyncIterat
     def __init__(self, source: ResultSource, request_type: type[Any], max_buffer_size: float, home: StreamHome) -> None:
         self._source = source
         self._request_type = request_type
+        if not max_buffer_size >= 0:
+            raise InvalidOptionError("max_buffer_size", max_buffer_size, "a number of results, or math.inf")
         self._max_buffer_size = max_buffer_size
         self._home = home
         self._items: AsyncGenerator[_ResultT, None] | None = None

@@ -56,7 +56,9 @@ class StreamingRequestDispatcher:
         if binding is None:
             raise RequestHandlerDoesNotExist(request_type, tuple(self._request_map))
         if isinstance(binding, RequestHandlerFallback):
-            return FallbackStreamPlan(binding, self._plan_of(binding.primary), self._plan_of(binding.fallback))
+            return FallbackStreamPlan(
+                binding, self._plan_of(binding.primary), self._plan_of(binding.fallback), self._container
+            )
         return self._plan_of(binding)
 
     def _plan_of(self, handler_type: Any) -> StreamPlan:

@@ -30,6 +30,8 @@ def check_handler(handler: object) -> None:
         )
     if not issubclass(handler, _KINDS):
         raise EventHandlerTypeError(f"{name_of(handler)} is not an event handler: derive it from EventHandler.")
+    if "handle" in getattr(handler, "__abstractmethods__", ()):
+        raise EventHandlerTypeError(f"{name_of(handler)} does not implement handle().")
     handle = inspect.getattr_static(handler, "handle")
     if is_surely_not_async(getattr(handle, "__func__", handle)):
         raise EventHandlerTypeError(f"{name_of(handler)}.handle is not async: write 'async def handle(self, event)'.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from anyio import CapacityLimiter
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from cqrs._concurrency import SingleErrorTaskGroup, drive
 from cqrs.events._permits import Loan, Permit, enclosing_loan
@@ -40,6 +41,8 @@ class FanOut:
         queue = self._unit.queue
         while queue and (self._limit == 1 or len(queue) == 1):
             await self._deliver_one(permit)
+            if queue:
+                await checkpoint_if_cancelled()
         if queue:
             async with SingleErrorTaskGroup("several event handlers failed") as self._tasks:
                 await self._work(permit)
@@ -60,6 +63,9 @@ class FanOut:
         self._waiting.discard(permit)
         try:
             await drive(self._deliver_all(permit), on_suspend=suspended)
+        except BaseException:
+            self._unit.stop()
+            raise
         finally:
             permit.release()
             self._workers -= 1
@@ -72,8 +78,9 @@ class FanOut:
             if (permit.is_entered or permit.enter() or await self._wait_for(permit)) and queue:
                 await deliver(queue.popleft())
                 if permit.was_suspended:
-                    # While it was not, nobody else could have used it.
+                    # While it was not, nobody else could have used it, or have cancelled this.
                     permit.release()
+                    await checkpoint_if_cancelled()
 
     async def _wait_for(self, permit: Permit) -> bool:
         self._waiting.add(permit)

@@ -125,6 +125,7 @@ class Permit:
 
         Cancelled, nothing is held.
         """
+        self._is_called_off = False
         while not self._is_called_off:
             if self.enter():
                 return True
@@ -164,4 +165,4 @@ class Permit:
             self._loan.give_back()
         if self._has_token:
             self._limiter.release_on_behalf_of(self)
-        self._has_token = self._has_loan = self._is_called_off = self.is_entered = False
+        self._has_token = self._has_loan = self.is_entered = False

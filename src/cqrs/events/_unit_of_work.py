@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from cqrs._concurrency import raise_failures
+from cqrs._overriding import is_overridden
 from cqrs.container.protocol import Resolver
 from cqrs.events.event import IEvent
 from cqrs.events.event_emitter import Delivery, EmitsEvents, EventEmitter
@@ -56,7 +57,7 @@ class UnitOfWork:
                         raise
                     await self._keep(event, error)
         except BaseException:
-            self._stop()
+            self.stop()
             raise
         if following and not self._is_over:
             self.queue.extend(following)
@@ -70,8 +71,8 @@ class UnitOfWork:
         for error in self._failures:
             _logger.error("An event handler failed before the call was ended", exc_info=error)
 
-    def _stop(self) -> None:
-        # Workers that learn of it later, as those in a shield do, find nothing left to start.
+    def stop(self) -> None:
+        """Start nothing more: workers that learn of it later, as those in a shield do, find nothing left."""
         self._is_over = True
         self.queue.clear()
 
@@ -92,7 +93,7 @@ class UnitOfWork:
 
 
 def _deliveries(emitter: EmitsEvents) -> Callable[[type], Sequence[Delivery]]:
-    if isinstance(emitter, EventEmitter) and type(emitter).emit is EventEmitter.emit:
+    if isinstance(emitter, EventEmitter) and not is_overridden(emitter, EventEmitter, "emit"):
         return emitter.deliveries
 
     def emit(event: IEvent, _: Resolver | None) -> Awaitable[Sequence[IEvent]]:

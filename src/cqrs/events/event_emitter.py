@@ -12,7 +12,7 @@ from cqrs.events.event import IDomainEvent, IEvent, INotificationEvent
 from cqrs.events.event_source import discard_events, unpublished
 from cqrs.events.fallback import EventHandlerFallback
 from cqrs.events.map import EventBinding, EventMap
-from cqrs.exceptions import MessageBrokerNotConfiguredError, name_of
+from cqrs.exceptions import EventTypeError, InvalidOptionError, MessageBrokerNotConfiguredError, name_of
 from cqrs.message_brokers.protocol import Message, MessageBroker
 from cqrs.middlewares.base import MiddlewareChain
 
@@ -49,6 +49,7 @@ class EventEmitter:
         message_broker: MessageBroker | None = None,
         middleware_chain: MiddlewareChain | None = None,
     ) -> None:
+        _check_broker(message_broker)
         self._event_map = event_map
         self._container = container
         self._message_broker = message_broker
@@ -94,7 +95,7 @@ class EventEmitter:
         if issubclass(event_type, INotificationEvent):
             return (*deliveries, self._send_to_broker)
         if not deliveries:
-            _logger.warning("Handlers for event %s not found", name_of(event_type))
+            _tell_of_none(event_type)
         return deliveries
 
     def _to_handlers(self, event_type: type[Any]) -> Sequence[Delivery]:
@@ -107,7 +108,7 @@ class EventEmitter:
                 handler_plan(handler, self._container, self._middlewares)
                 for handler in (binding.primary, binding.fallback)
             )
-            return FallbackPlan(binding, primary, fallback)
+            return FallbackPlan(binding, primary, fallback, self._container)
         return handler_plan(binding, self._container, self._middlewares)
 
     async def _send_to_broker(self, event: Any, _: Resolver | None) -> Sequence[IEvent]:
@@ -126,11 +127,24 @@ class HandlerEmitter(EventEmitter):
     def _compile(self, event_type: type[Any]) -> Sequence[Delivery]:
         if deliveries := self._to_handlers(event_type):
             return deliveries
-        name = name_of(event_type)
-        if self._message_broker is None and issubclass(event_type, INotificationEvent):
-            _logger.warning("Handlers for event %s not found", name)
+        has_broker = self._message_broker is not None
+        if not has_broker and INotificationEvent in event_type.__mro__:
+            _tell_of_none(event_type)
             return ()
         return super()._compile(event_type)
+
+
+def _check_broker(broker: object) -> None:
+    if broker is not None and (isinstance(broker, type) or not hasattr(broker, "send_message")):
+        raise InvalidOptionError("message_broker", broker, "an instance with 'async def send_message(self, message)'")
+
+
+def _tell_of_none(event_type: type[Any]) -> None:
+    """:raises EventTypeError: there is no handler, because there is no event."""
+    if not issubclass(event_type, IEvent):
+        raise EventTypeError(event_type)
+    name = name_of(event_type)
+    _logger.warning("Handlers for event %s not found. Bind one: mapper.bind(%s, YourHandler)", name, name)
 
 
 def message_of(event: INotificationEvent[Any]) -> Message:

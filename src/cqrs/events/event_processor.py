@@ -7,8 +7,9 @@ import weakref
 from collections.abc import Sequence
 
 import anyio
-from anyio.lowlevel import RunVar
+from anyio.lowlevel import RunVar, checkpoint_if_cancelled
 
+from cqrs._options import at_least_one, enum_member
 from cqrs.container.protocol import Resolver
 from cqrs.events._fan_out import FanOut
 from cqrs.events._unit_of_work import UnitOfWork
@@ -16,7 +17,7 @@ from cqrs.events.event import IEvent
 from cqrs.events.event_emitter import EmitsEvents
 from cqrs.events.failure_policy import EventErrorHook, EventFailurePolicy
 from cqrs.events.map import EventMap
-from cqrs.exceptions import ConfigurationError
+from cqrs.exceptions import InvalidOptionError
 
 _logger = logging.getLogger("cqrs")
 
@@ -37,7 +38,7 @@ class EventProcessor:
     :param concurrent_event_handle_enable: False handles the events of a call one after the other, breadth first.
     :param failure_policy: what a failure means for the other events.
     :param on_error: told of each failure under ``EventFailurePolicy.ISOLATE``; what it raises, the call raises.
-    :raises ConfigurationError: the limit is less than one.
+    :raises InvalidOptionError: the limit is not a whole number from one on, or another option cannot be what it is.
     """
 
     def __init__(
@@ -50,16 +51,14 @@ class EventProcessor:
         failure_policy: EventFailurePolicy = EventFailurePolicy.CANCEL,
         on_error: EventErrorHook | None = None,
     ) -> None:
-        if max_concurrent_event_handlers < 1:
-            raise ConfigurationError(
-                f"max_concurrent_event_handlers is {max_concurrent_event_handlers}: it must be at least 1."
-            )
         self._event_map = event_map
         self._emitter = event_emitter
-        self._limit = max_concurrent_event_handlers
+        self._limit = at_least_one("max_concurrent_event_handlers", max_concurrent_event_handlers)
         self._is_concurrent = concurrent_event_handle_enable
-        self._failure_policy = failure_policy
+        self._failure_policy = enum_member("failure_policy", EventFailurePolicy, failure_policy)
         self._on_error = on_error
+        if on_error is not None and not callable(on_error):
+            raise InvalidOptionError("on_error", on_error, "a function that takes the event and the error")
 
     async def emit_events(self, events: Sequence[IEvent], resolver: Resolver | None = None) -> None:
         """Emit ``events`` and all that follows from them.
@@ -81,6 +80,8 @@ class EventProcessor:
             else:
                 while unit.queue:
                     await unit.deliver(unit.queue.popleft())
+                    if unit.queue:
+                        await checkpoint_if_cancelled()
         except BaseException:
             unit.log_failures()
             raise

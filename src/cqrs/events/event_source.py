@@ -44,7 +44,7 @@ def take_events(handler: RecordsEvents) -> list[IEvent]:
     """The events that ``handler`` has recorded and that were not taken before.
 
     A handler that a container hands out again, or that does not clear its list between two results,
-    still has its old events in it; events are told apart by identity.
+    still has its old events at the beginning of its list; events are told apart by identity.
     """
     return unpublished(handler, handler.events)
 
@@ -58,10 +58,20 @@ def unpublished(handler: RecordsEvents, events: Sequence[IEvent]) -> list[IEvent
     recorded = list(events)
     before: Sequence[IEvent] = getattr(handler, "_published_events", ())
     _remember(handler, recorded)
-    if not before:
-        return recorded
-    known = {id(event) for event in before}
-    return [event for event in recorded if id(event) not in known]
+    return recorded[len(before) :] if _begins_with(recorded, before) else recorded
+
+
+def _begins_with(recorded: Sequence[IEvent], before: Sequence[IEvent]) -> bool:
+    # Elsewhere than at the beginning, an event that was published before has been recorded again.
+    if len(recorded) < len(before):
+        return False
+    return all(event is known for event, known in zip(recorded, before, strict=False))
+
+
+def forget_published(handler: RecordsEvents) -> None:
+    """Forget what was taken, where ``handler`` has forgotten it too."""
+    if not handler.events:
+        _remember(handler, ())
 
 
 def origin_of(handler: Any) -> Any:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextvars
+import inspect
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator
-from typing import Any
+from typing import Any, TypeGuard
 
 from cqrs._concurrency import drive
 from cqrs.exceptions import StreamAlreadyStartedError
-from cqrs.middlewares.base import MiddlewareChain, StreamHandleType, StreamMiddleware
+from cqrs.middlewares.base import MiddlewareChain, StreamHandleType, StreamMiddleware, call_middleware
 
 
 def wrap_stream(chain: MiddlewareChain, handle: StreamHandleType) -> StreamHandleType:
     """``handle`` with all middlewares around the whole stream."""
     for middleware in reversed(chain.middlewares):
-        if isinstance(middleware, StreamMiddleware):
-            handle = _hooked(middleware, handle)
-        else:
-            handle = _driven(middleware, handle)
+        handle = _hooked(middleware, handle) if _has_stream_hook(middleware) else _driven(middleware, handle)
     return handle
+
+
+def _has_stream_hook(middleware: object) -> TypeGuard[StreamMiddleware]:
+    # Asked statically: a mock has every attribute that it is asked for.
+    return inspect.getattr_static(middleware, "stream", None) is not None
 
 
 async def close_stream(items: AsyncIterator[Any]) -> None:
@@ -113,25 +117,27 @@ async def _pull(middleware: Any, request: Any, handle: StreamHandleType) -> Asyn
     """The results of a stream inside a plain middleware, which is driven from here, in the consumer's task."""
     outlet = _Outlet()
     coroutine = _call(middleware, request, _Rest(handle, outlet))
+    # Of its own: what a middleware sets in a context variable must not be there between two results.
+    context = contextvars.copy_context()
     is_suspended = False
     try:
-        while not await drive(coroutine, until=outlet.mark):
+        while not await drive(coroutine, until=outlet.mark, context=context):
             is_suspended = True
             yield outlet.items.popleft()
             is_suspended = False
     finally:
         if is_suspended:
-            await _close(coroutine, outlet.mark)
+            await _close(coroutine, outlet.mark, context)
 
 
 async def _call(middleware: Any, request: Any, rest: _Rest) -> None:
-    await middleware(request, rest)
+    await call_middleware(middleware, request, rest)
 
 
-async def _close(coroutine: Coroutine[Any, Any, None], mark: _Mark) -> None:
+async def _close(coroutine: Coroutine[Any, Any, None], mark: _Mark, context: contextvars.Context) -> None:
     """Tell a coroutine that is suspended at a result that nobody wants more, and run it to its end."""
     try:
-        if not await drive(coroutine, send=GeneratorExit(), until=mark):
+        if not await drive(coroutine, send=GeneratorExit(), until=mark, context=context):
             raise RuntimeError("a middleware or streaming handler ignored GeneratorExit")
     except GeneratorExit:
         pass

@@ -8,7 +8,6 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from typing_extensions import TypeVar
 
-from cqrs._async_callables import is_surely_not_async
 from cqrs.exceptions import MiddlewareTypeError
 
 MessageT = TypeVar("MessageT", contravariant=True, default=Any)
@@ -86,25 +85,59 @@ class MiddlewareChain:
 
 def _around(middleware: Middleware[Any, Any], handle: HandleType) -> HandleType:
     def wrapped(request: Any) -> Awaitable[Any]:
-        return middleware(request, handle)
+        return call_middleware(middleware, request, handle)
 
     return wrapped
 
 
-def _checked(middleware: Any) -> Middleware[Any, Any]:
+def call_middleware(middleware: Any, request: Any, handle: HandleType) -> Awaitable[Any]:
+    """What ``middleware`` is to be awaited for.
+
+    :raises MiddlewareTypeError: it returned something that cannot be awaited.
+    """
+    called = middleware(request, handle)
+    if not hasattr(called, "__await__"):
+        raise MiddlewareTypeError(
+            f"{_name(middleware)} is not async: write 'async def', or return what 'handle(request)' returns."
+        )
+    awaitable: Awaitable[Any] = called
+    return awaitable
+
+
+class _ByKeyword:
+    """A middleware that takes ``handle`` by its name alone."""
+
+    def __init__(self, middleware: Any) -> None:
+        self._middleware = middleware
+
+    async def __call__(self, request: Any, handle: HandleType) -> Any:
+        return await self._middleware(request, handle=handle)
+
+
+def _checked(middleware: Any) -> Any:
     if isinstance(middleware, type):
         raise MiddlewareTypeError(
-            f"{middleware.__qualname__} is a class, not a middleware: pass an instance, {middleware.__qualname__}()."
+            f"{middleware.__qualname__} is a class, not a middleware: pass an instance, {middleware.__qualname__}(...)."
         )
     if not callable(middleware):
         raise MiddlewareTypeError(
             f"{type(middleware).__qualname__} is not callable: a middleware is an object with "
             f"'async def __call__(self, request, handle)'."
         )
-    call = middleware if inspect.isroutine(middleware) else type(middleware).__call__
-    if is_surely_not_async(call):
-        raise MiddlewareTypeError(
-            f"{getattr(middleware, '__qualname__', type(middleware).__qualname__)} is not async: "
-            f"write 'async def __call__(self, request, handle)'."
-        )
-    return middleware  # type: ignore[no-any-return]
+    call: Any = middleware if inspect.isroutine(middleware) else type(middleware).__call__
+    if "handle" in _keyword_only(call):
+        return _ByKeyword(middleware)
+    return middleware
+
+
+def _keyword_only(call: Any) -> Sequence[str]:
+    code = getattr(inspect.unwrap(call), "__code__", None)
+    if code is None:
+        return ()
+    names: Sequence[str] = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    return names
+
+
+def _name(middleware: object) -> str:
+    name: str = getattr(middleware, "__qualname__", type(middleware).__qualname__)
+    return name

@@ -12,6 +12,8 @@ from tenacity.wait import wait_base
 
 from cqrs.exceptions import (
     ConfigurationError,
+    DependencyResolutionError,
+    InvalidOptionError,
     RequestHandlerDoesNotExist,
     SagaDoesNotExist,
     StreamAlreadyStartedError,
@@ -26,6 +28,7 @@ DEFAULT_WAIT: wait_base = tenacity.wait_exponential(multiplier=0.1, max=5) + ten
 
 _NEVER_RETRIED = (
     ConfigurationError,
+    DependencyResolutionError,
     RequestHandlerDoesNotExist,
     SagaDoesNotExist,
     StreamAlreadyStartedError,
@@ -36,9 +39,12 @@ _NEVER_RETRIED = (
 class RetryMiddleware:
     """Calls the handler again when it failed with one of certain errors.
 
-    What the middlewares inside this one do, they do on every attempt. Errors of wiring, such as a
-    message without a handler, are never retried, nor are cancellations. A cancellation ends the
-    wait between two attempts at once.
+    Every attempt has a handler of its own, in a scope of its own: what a failed one did in a transaction of its
+    scope is rolled back, and a failure to commit is retried as well. (Under ``ScopeStrategy.SEND`` all
+    attempts share the one scope.) What the middlewares inside this one do, they do on every attempt.
+
+    Errors of wiring, such as a message without a handler, are never retried, nor are cancellations. A
+    cancellation ends the wait between two attempts at once.
 
     A stream is retried only until its first result was handed out.
 
@@ -46,7 +52,7 @@ class RetryMiddleware:
     :param retry_on: the errors worth another attempt.
     :param only: the classes of messages that are retried, with their subclasses. None: all.
     :param wait: how long to wait between two attempts, a wait strategy of tenacity.
-    :raises ValueError: ``attempts`` is less than 1.
+    :raises InvalidOptionError: ``attempts`` is less than 1.
     """
 
     def __init__(
@@ -58,7 +64,7 @@ class RetryMiddleware:
         wait: wait_base = DEFAULT_WAIT,
     ) -> None:
         if attempts < 1:
-            raise ValueError(f"attempts must be 1 or more, not {attempts}")
+            raise InvalidOptionError("attempts", attempts, "a whole number, at least 1")
         self._attempts = attempts
         self._retry_on = retry_on
         self._only = only

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import anyio
 
-from cqrs.exceptions import HandlerTimeoutError
+from cqrs.exceptions import HandlerTimeoutError, InvalidOptionError
 from cqrs.middlewares.base import HandleType, StreamHandleType
 
 
@@ -24,7 +24,7 @@ class TimeoutMiddleware:
     :param seconds: the time for a message's handler. ``math.inf`` sets no bound.
     :param overrides: other times, in seconds, for classes of messages and their subclasses; the
         nearest base class counts.
-    :raises ValueError: a time is not greater than zero.
+    :raises InvalidOptionError: a time is not greater than zero.
     """
 
     def __init__(self, seconds: float, *, overrides: Mapping[type, float] | None = None) -> None:
@@ -32,7 +32,7 @@ class TimeoutMiddleware:
         self._overrides = dict(overrides or {})
         for bound in (seconds, *self._overrides.values()):
             if not bound > 0:
-                raise ValueError(f"a timeout must be greater than zero, not {bound}")
+                raise InvalidOptionError("the timeout", bound, "a number of seconds greater than zero")
 
     async def __call__(self, request: Any, handle: HandleType) -> Any:
         """Handle ``request`` within its time.

@@ -89,6 +89,8 @@ def is_sending_handler(handler: type) -> bool:
 
 
 def _check_handle_is_async(handler: type[Any]) -> None:
+    if "handle" in getattr(handler, "__abstractmethods__", ()):
+        raise RequestHandlerTypeError(f"{name_of(handler)} does not implement handle().")
     handle = _handle_of(handler)
     streams = issubclass(handler, STREAMING_KINDS)
     if is_surely_not_async(handle):

@@ -11,6 +11,7 @@ import dataclasses
 import types
 from typing import Any, Generic
 
+import pydantic
 from typing_extensions import Self, TypeVar
 
 from cqrs._message_forms import DataclassMessage, PydanticMessage
@@ -48,12 +49,16 @@ class DCRequest(DataclassMessage, IRequest[ResponseT]):
 class PydanticRequest(PydanticMessage, IRequest[ResponseT]):
     """A request that is a pydantic model. ``Request`` is this class."""
 
+    # Naming the response is for type checkers and for bind(); it makes no new model class.
     def __class_getitem__(cls, params: Any) -> Any:
-        # Naming the response is for type checkers and for bind(); it makes no new model class.
-        # Models that users make generic themselves still go to pydantic.
-        if cls is PydanticRequest:
-            return types.GenericAlias(cls, params)
-        return super().__class_getitem__(params)
+        return types.GenericAlias(cls, params)
+
+    # Models that users make generic themselves go to pydantic, without a detour: it looks at who calls it,
+    # to find out under which name the new class can be pickled.
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__class_getitem__" not in cls.__dict__:
+            cls.__class_getitem__ = pydantic.BaseModel.__dict__["__class_getitem__"]  # type: ignore[method-assign]
 
 
 # ResponseT is no field of the model. Without this, pydantic would ask every generic subclass to

@@ -1,0 +1,32 @@
+"""Options as they are given, checked where they are given."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, TypeVar
+
+from cqrs.exceptions import InvalidOptionError
+
+_EnumT = TypeVar("_EnumT", bound=enum.Enum)
+
+
+def enum_member(option: str, kind: type[_EnumT], value: Any) -> _EnumT:
+    """The member of ``kind`` that ``value`` is, or whose value it is, as settings have it.
+
+    :raises InvalidOptionError: there is none.
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        allowed = ", ".join(f"{kind.__name__}.{member.name}" for member in kind)
+        raise InvalidOptionError(option, value, f"one of {allowed}") from None
+
+
+def at_least_one(option: str, value: Any) -> int:
+    """``value``, where it is a whole number from one on.
+
+    :raises InvalidOptionError: it is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidOptionError(option, value, "a whole number, at least 1")
+    return value
