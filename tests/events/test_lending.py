@@ -10,6 +10,7 @@ import anyio
 from anyio import wait_all_tasks_blocked
 
 import cqrs
+from cqrs.events._permits import Permit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,3 +140,27 @@ async def test_one_that_waited_and_was_cancelled_leaves_the_permit_to_the_next()
     with anyio.fail_after(10):
         await processor.emit_events([Job(parent)])
     assert ran.is_set()
+
+
+async def test_one_whose_wait_was_called_off_can_wait_again() -> None:
+    """When events follow after all, it waits for a token once more, and does not spin."""
+    limiter = anyio.CapacityLimiter(1)
+    limiter.acquire_on_behalf_of_nowait("somebody else")
+    permit = Permit(limiter, None, None)
+    answers: list[bool] = []
+
+    async def worker() -> None:
+        answers.append(await permit.wait())
+        answers.append(await permit.wait())
+        permit.release()
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(worker)
+            await wait_all_tasks_blocked()
+            permit.stop_waiting()
+            await wait_all_tasks_blocked()
+            assert answers == [False]
+            limiter.release_on_behalf_of("somebody else")
+    assert answers == [False, True]
+    assert limiter.borrowed_tokens == 0
