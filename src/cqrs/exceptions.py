@@ -3,7 +3,7 @@
 The tree::
 
     CQRSError
-    ├── ConfigurationError                     found while wiring, before any request
+    ├── ConfigurationError                     found while wiring, or at first use
     │   ├── BindingError                       (TypeError)
     │   │   ├── RequestHandlerTypeError
     │   │   ├── EventHandlerTypeError
