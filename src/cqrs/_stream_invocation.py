@@ -68,7 +68,7 @@ class ResultSink:
         self._publish = publish
         self._publishing = anyio.Lock(fast_acquire=True)
         self._publish_errors: list[Exception] = []
-        self.sent = 0
+        self.sent: int = 0
 
     async def send(self, item: Any, handler: RecordsEvents) -> None:
         """Handle the events of ``handler``, then hand ``item`` out."""

@@ -80,7 +80,8 @@ class FanOut:
                 if permit.was_suspended:
                     # While it was not, nobody else could have used it, or have cancelled this.
                     permit.release()
-                    await checkpoint_if_cancelled()
+                    if queue:
+                        await checkpoint_if_cancelled()
 
     async def _wait_for(self, permit: Permit) -> bool:
         self._waiting.add(permit)
