@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 
 def is_overridden(instance: object, base: type[Any], method: str) -> bool:
     """Whether ``instance`` has a ``method`` of its own, and not that of ``base``."""
-    return inspect.getattr_static(instance, method, None) is not inspect.getattr_static(base, method)
+    return overrides(type(instance), base, method) or method in getattr(instance, "__dict__", ())
+
+
+def overrides(klass: type[Any], base: type[Any], method: str) -> bool:
+    """Whether ``klass`` has a ``method`` of its own, and not that of ``base``."""
+    return getattr(klass, method, None) is not getattr(base, method)

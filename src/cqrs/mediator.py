@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from cqrs._invocation import Entry, Invocation
 from cqrs._options import enum_member
-from cqrs._overriding import is_overridden
+from cqrs._overriding import is_overridden, overrides
 from cqrs.container.protocol import Container, Resolver
 from cqrs.container.scope import (
     FALLBACK_IN_SHARED_SCOPE,
@@ -79,7 +79,7 @@ class RequestMediator:
             scope_strategy,
             is_concurrent=concurrent_event_handle_enable,
             isolates=event_failure_policy is EventFailurePolicy.ISOLATE,
-            has_own_dispatch=is_overridden(dispatcher_type, RequestDispatcher, "dispatch"),
+            has_own_dispatch=overrides(dispatcher_type, RequestDispatcher, "dispatch"),
         )
         _check_fallbacks(scope_strategy, container, request_map, event_map)
         self._container = container
@@ -263,7 +263,7 @@ class StreamingRequestMediator:
             scope_strategy,
             is_concurrent=concurrent_event_handle_enable,
             isolates=event_failure_policy is EventFailurePolicy.ISOLATE,
-            has_own_dispatch=is_overridden(dispatcher_type, StreamingRequestDispatcher, "dispatch"),
+            has_own_dispatch=overrides(dispatcher_type, StreamingRequestDispatcher, "dispatch"),
         )
         _check_fallbacks(scope_strategy, container, request_map, event_map)
         self._container = container
