@@ -58,7 +58,7 @@ def unpublished(handler: RecordsEvents, events: Sequence[IEvent]) -> list[IEvent
     recorded = list(events)
     before: Sequence[IEvent] = getattr(handler, "_published_events", ())
     _remember(handler, recorded)
-    return recorded[len(before) :] if _begins_with(recorded, before) else recorded
+    return recorded[len(before) :] if before and _begins_with(recorded, before) else recorded
 
 
 def _begins_with(recorded: Sequence[IEvent], before: Sequence[IEvent]) -> bool:

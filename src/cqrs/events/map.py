@@ -28,12 +28,8 @@ class EventMap(BindOnceRegistry[type[IEvent], list[EventBinding]]):
     def __init__(self) -> None:
         super().__init__()
         self._for_subclasses: dict[type[IEvent], list[EventBinding]] = {}
-        self._revision = 0
-
-    @property
-    def revision(self) -> int:
+        self.revision: int = 0
         """Grows with each binding."""
-        return self._revision
 
     def bind(
         self,
@@ -56,13 +52,13 @@ class EventMap(BindOnceRegistry[type[IEvent], list[EventBinding]]):
         self[event_type].append(handler_type)
         if include_subclasses:
             self._for_subclasses.setdefault(event_type, []).append(handler_type)
-        self._revision += 1
+        self.revision += 1
 
     def __setitem__(self, event_type: type[IEvent], handlers: Sequence[Any], /) -> None:
         for handler in handlers:
             self._check(event_type, handler)
         super().__setitem__(event_type, list(handlers))
-        self._revision += 1
+        self.revision += 1
 
     def handlers_of(self, event_type: type[Any]) -> Sequence[EventBinding]:
         """All that is told of events of ``event_type``: its own handlers first, then those of its bases."""
