@@ -168,7 +168,7 @@ def __getattr__(name: str) -> Any:
     except ImportError as error:
         if not hasattr(error, "extra"):
             raise
-        return _unavailable(name, error)
+        value = _unavailable(name, error)
     globals()[name] = value
     return value
 
