@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import inspect
-import logging
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any
@@ -15,8 +14,6 @@ from cqrs.exceptions import ConfigurationError
 
 CLEANUP_TIMEOUT = 30.0
 """Seconds that closing a scope may take."""
-
-_logger = logging.getLogger("cqrs")
 
 
 class ScopeStrategy(enum.Enum):
