@@ -47,9 +47,21 @@ if TYPE_CHECKING:
     from cqrs.requests.request import DCRequest, IRequest, PydanticRequest, Request
     from cqrs.requests.request_handler import RequestHandler, SendStreamRequestHandler, StreamingRequestHandler
     from cqrs.response import DCResponse, IResponse, PydanticResponse, Response
+    from cqrs.retry import RetryPolicy
+    from cqrs.saga.compensation import compensation_errors
+    from cqrs.saga.fallback import Fallback
+    from cqrs.saga.mediator import SagaMediator
+    from cqrs.saga.mermaid import SagaMermaid
     from cqrs.saga.models import ContextT, SagaContext
+    from cqrs.saga.parallel import Parallel
+    from cqrs.saga.pivot import Pivot
+    from cqrs.saga.recovery import recover_saga
+    from cqrs.saga.recovery_worker import SagaRecoveryWorker
     from cqrs.saga.saga import Saga
-    from cqrs.saga.step import Resp, SagaStepHandler, SagaStepResult
+    from cqrs.saga.step import OnUnknown, Resp, SagaStepHandler, SagaStepResult
+    from cqrs.saga.storage.enums import SagaStatus, SagaStepStatus
+    from cqrs.saga.storage.memory import MemorySagaStorage
+    from cqrs.saga.storage.protocol import ILeasedSagaStorage, ISagaStorage
 
 _NAMES = {
     "cqrs.circuit_breaker": ("ICircuitBreaker",),
@@ -121,15 +133,34 @@ _NAMES = {
         "PydanticResponse",
         "Response",
     ),
+    "cqrs.retry": ("RetryPolicy",),
+    "cqrs.saga.compensation": ("compensation_errors",),
+    "cqrs.saga.fallback": ("Fallback",),
+    "cqrs.saga.mediator": ("SagaMediator",),
+    "cqrs.saga.mermaid": ("SagaMermaid",),
     "cqrs.saga.models": (
         "ContextT",
         "SagaContext",
     ),
+    "cqrs.saga.parallel": ("Parallel",),
+    "cqrs.saga.pivot": ("Pivot",),
+    "cqrs.saga.recovery": ("recover_saga",),
+    "cqrs.saga.recovery_worker": ("SagaRecoveryWorker",),
     "cqrs.saga.saga": ("Saga",),
     "cqrs.saga.step": (
+        "OnUnknown",
         "Resp",
         "SagaStepHandler",
         "SagaStepResult",
+    ),
+    "cqrs.saga.storage.enums": (
+        "SagaStatus",
+        "SagaStepStatus",
+    ),
+    "cqrs.saga.storage.memory": ("MemorySagaStorage",),
+    "cqrs.saga.storage.protocol": (
+        "ILeasedSagaStorage",
+        "ISagaStorage",
     ),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
@@ -149,6 +180,7 @@ _SUBMODULES = frozenset(
         "middlewares",
         "requests",
         "response",
+        "retry",
         "saga",
         "serializers",
         "types",
@@ -228,6 +260,7 @@ __all__ = [
     "EventProcessor",
     "RequestMediator",
     "ResultStream",
+    "SagaMediator",
     "StreamingRequestMediator",
     # containers
     "Container",
@@ -244,12 +277,26 @@ __all__ = [
     "ZlibCompressor",
     # sagas
     "ContextT",
+    "Fallback",
+    "ILeasedSagaStorage",
+    "ISagaStorage",
+    "MemorySagaStorage",
+    "OnUnknown",
+    "Parallel",
+    "Pivot",
     "Resp",
+    "RetryPolicy",
     "Saga",
     "SagaContext",
+    "SagaRecoveryWorker",
+    "SagaStatus",
     "SagaStepHandler",
     "SagaStepResult",
+    "SagaStepStatus",
+    "compensation_errors",
+    "recover_saga",
     # diagrams and errors
     "CoRMermaid",
+    "SagaMermaid",
     "CQRSError",
 ]

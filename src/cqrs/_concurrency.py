@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextvars
 import sys
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
+
+_T = TypeVar("_T")
 
 
 class SingleErrorTaskGroup:
@@ -61,6 +63,32 @@ def raise_failures(failures: Any, message: str) -> None:
             del failure, failures
     if failures:
         raise BaseExceptionGroup(message, failures)
+
+
+async def run_protected(work: Callable[[], Awaitable[_T]], seconds: float) -> _T:
+    """Await ``work()`` so that no cancellation can tear it, for at most ``seconds``.
+
+    It runs in a child task, inside a shield. A shield alone does not stop native cancellation on asyncio
+    (``task.cancel()``, ``asyncio.timeout``); that reaches the task that waits here, any number of times, and
+    the child goes on. When it has ended, the cancellation is raised here.
+
+    :raises TimeoutError: the time was over, and the work has been cancelled.
+    :raises Exception: what the work raised.
+    """
+    outcome: list[_T] = []
+    failures: list[Exception] = []
+
+    async def child() -> None:
+        try:
+            with anyio.fail_after(seconds, shield=True):
+                outcome.append(await work())
+        except Exception as failure:  # noqa: BLE001  # raised by the task that waits
+            failures.append(failure)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(child)
+    raise_failures(failures, "protected work failed")
+    return outcome[0]
 
 
 _NEVER = object()

@@ -12,7 +12,7 @@ from cqrs.exceptions import ConfigurationError, DependencyResolutionError, name_
 _T = TypeVar("_T")
 _logger = logging.getLogger("cqrs")
 
-_WIRING_ERRORS = (ConfigurationError, DependencyResolutionError)
+WIRING_ERRORS = (ConfigurationError, DependencyResolutionError)
 # A fallback that stood in for a primary that cannot even be made would hide the mistake.
 
 
@@ -54,7 +54,7 @@ async def guarded(policy: FallbackPolicy, primary: Callable[[], Awaitable[_T]]) 
 def falls_back(policy: FallbackPolicy, error: Exception) -> bool:
     """Whether the fallback is to act after ``error``; says so in the log where it is."""
     breaker = policy.circuit_breaker
-    if isinstance(error, _WIRING_ERRORS) and not policy.failure_exceptions:
+    if isinstance(error, WIRING_ERRORS) and not policy.failure_exceptions:
         return False
     if not should_use_fallback(error, breaker, policy.failure_exceptions):
         return False

@@ -241,6 +241,14 @@ def _indented(parts: Iterable[Participant | Step | Attribute | Method]) -> Itera
     return (_INDENT + line for part in parts for line in part.lines())
 
 
+def inheritance(boxes: Mapping[Any, ClassBox]) -> Iterator[Relation]:
+    """The arrows between those of ``boxes``, each under its class, of which one is a base of the other."""
+    for klass, box in boxes.items():
+        for base in getattr(klass, "__bases__", ()):
+            if base in boxes:
+                yield Relation(box, RelationKind.INHERITS, boxes[base])
+
+
 def distinct_names(classes: Iterable[type]) -> dict[type, str]:
     """A name for each class: its own, or where others have it too, with so much of its path as is needed."""
     unnamed = {klass: _path(klass) for klass in classes}
@@ -302,6 +310,24 @@ def _bare_name(annotation: Any, names: Mapping[type, str]) -> str:
 def is_union(annotation: Any) -> bool:
     """Whether ``annotation`` is ``A | B``, ``Optional[A]`` or ``Union[A, B]``."""
     return typing.get_origin(annotation) in {typing.Union, types.UnionType}
+
+
+def classes_with_fields(annotation: Any, kinds: tuple[type, ...] = ()) -> Sequence[Any]:
+    """The classes in ``annotation`` that are worth a box: ``Order`` in ``list[Order] | None``.
+
+    A generic class comes with its arguments. Models and dataclasses are worth one.
+
+    :param kinds: classes whose subclasses are, too.
+    """
+    klass: Any = typing.get_origin(annotation) or annotation
+    if not is_union(annotation) and isinstance(klass, type) and _has_fields(klass, kinds):
+        return (annotation,)
+    parts = (found for argument in typing.get_args(annotation) for found in classes_with_fields(argument, kinds))
+    return tuple(dict.fromkeys(parts))
+
+
+def _has_fields(klass: Any, kinds: tuple[type, ...]) -> bool:
+    return issubclass(klass, (pydantic.BaseModel, *kinds)) or dataclasses.is_dataclass(klass)
 
 
 def attributes_of(annotation: Any, names: Mapping[type, str]) -> list[Attribute]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 import pydantic
+import pydantic_core
 from typing_extensions import Self
 
 _T = TypeVar("_T")
@@ -65,6 +66,24 @@ def dataclass_from_dict(klass: type[_T], fields: Mapping[str, Any]) -> _T:
     :raises pydantic.ValidationError: a field is missing or does not convert.
     """
     return _adapter(klass).validate_python(fields)
+
+
+def dataclass_to_json(instance: object) -> dict[str, Any]:
+    """The fields of ``instance`` in JSON's types, which :func:`dataclass_from_json` reads again.
+
+    :raises pydantic_core.PydanticSerializationError: a value has no form in JSON.
+    """
+    dumped: dict[str, Any] = _adapter(type(instance)).dump_python(instance, mode="json", warnings=False)
+    return dumped
+
+
+def dataclass_from_json(klass: type[_T], fields: Mapping[str, Any]) -> _T:
+    """An instance of ``klass``, its fields converted from JSON's types to their declared ones.
+
+    :raises pydantic.ValidationError: a field is missing or does not convert.
+    """
+    # By way of a text: bytes, for one, have a form in JSON that is not recognised in Python's types.
+    return _adapter(klass).validate_json(pydantic_core.to_json(fields))
 
 
 def _adapter(klass: type[_T]) -> pydantic.TypeAdapter[_T]:

@@ -17,7 +17,17 @@ The tree::
     ├── RequestHandlerDoesNotExist
     ├── EventTypeError                         (TypeError)
     ├── SagaDoesNotExist
+    ├── SagaNotFoundError                      (ValueError)
+    ├── SagaAlreadyExistsError                 (ValueError)
     ├── SagaConcurrencyError
+    │   ├── SagaLockedError
+    │   └── SagaLeaseLostError
+    ├── SagaRolledBackError                    (RuntimeError)
+    ├── SagaParkedError
+    ├── SagaDefinitionError
+    ├── SagaCompensationError
+    ├── SagaStepTimeoutError                   (TimeoutError)
+    ├── SagaDeadlineExceededError              (TimeoutError)
     ├── DependencyResolutionError              (ValueError)
     ├── SerializationError                     (TypeError)
     ├── DecompressionError                     (ValueError)
@@ -34,7 +44,9 @@ built-in error keeps working.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 
@@ -193,6 +205,150 @@ class SagaDoesNotExist(CQRSError):
 
 class SagaConcurrencyError(CQRSError):
     """A saga was changed by somebody else since it was read."""
+
+
+class _AboutSaga(CQRSError):
+    """An error about one run of a saga, whose id ``saga_id`` holds."""
+
+    def __init__(self, saga_id: uuid.UUID, *details: object) -> None:
+        # Not super().__init__: OSError would take two arguments for an errno and its text.
+        Exception.__init__(self, saga_id, *details)
+        self.saga_id = saga_id
+
+
+class SagaNotFoundError(_AboutSaga, ValueError):
+    """The storage holds no saga of this id. ``saga_id`` holds it."""
+
+    def __str__(self) -> str:
+        return f"Saga {self.saga_id} not found in the storage. Start it: mediator.stream(context, saga_id=...)."
+
+
+class SagaAlreadyExistsError(_AboutSaga, ValueError):
+    """The storage holds a saga of this id already. ``saga_id`` holds it."""
+
+    def __str__(self) -> str:
+        return f"Saga {self.saga_id} already exists. Give each saga an id of its own, or recover this one."
+
+
+class SagaLockedError(_AboutSaga, SagaConcurrencyError):
+    """Somebody else is running this saga. ``owner`` says who."""
+
+    def __init__(self, saga_id: uuid.UUID, owner: str | None = None) -> None:
+        super().__init__(saga_id, owner)
+        self.owner = owner
+
+    def __str__(self) -> str:
+        return (
+            f"Saga {self.saga_id} is being run by {self.owner or 'somebody else'}. "
+            f"It can be taken over when that run has ended, or when its lease has."
+        )
+
+
+class SagaLeaseLostError(_AboutSaga, SagaConcurrencyError):
+    """The lease on a saga ended, and somebody else may have taken the saga over: nothing was written.
+
+    ``owner`` is the one that lost it.
+    """
+
+    def __init__(self, saga_id: uuid.UUID, owner: str) -> None:
+        super().__init__(saga_id, owner)
+        self.owner = owner
+
+    def __str__(self) -> str:
+        return (
+            f"{self.owner} has lost its lease on saga {self.saga_id} and left it as it is, to whoever took it over. "
+            f"Was the process paused? Otherwise grant a longer lease_duration."
+        )
+
+
+class SagaRolledBackError(_AboutSaga, RuntimeError):
+    """A saga was asked to go on that is being rolled back, or has been: it cannot go forward any more.
+
+    ``status`` is the status it was found in.
+    """
+
+    def __init__(self, saga_id: uuid.UUID, status: str) -> None:
+        super().__init__(saga_id, status)
+        self.status = status
+
+    def __str__(self) -> str:
+        return (
+            f"Saga {self.saga_id} was recovered in {self.status} state and its compensation has run. "
+            f"It does not go forward again: start a new one."
+        )
+
+
+class SagaParkedError(_AboutSaga):
+    """A saga waits for somebody to look at it. ``reason`` says why."""
+
+    def __init__(self, saga_id: uuid.UUID, reason: str) -> None:
+        super().__init__(saga_id, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"Saga {self.saga_id} is parked: {self.reason}. "
+            f"Look at its history, mend what is wrong, then call storage.unpark_saga(saga_id)."
+        )
+
+
+class SagaDefinitionError(_AboutSaga):
+    """The log of a saga does not fit the steps that the saga has now. ``saga_name`` and ``reason`` say where."""
+
+    def __init__(self, saga_id: uuid.UUID, saga_name: str, reason: str) -> None:
+        super().__init__(saga_id, saga_name, reason)
+        self.saga_name = saga_name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"The log of saga {self.saga_id} does not fit {self.saga_name}: {self.reason}. "
+            f"Recover it with the steps that it was started with; give changed sagas another class name."
+        )
+
+
+class SagaCompensationError(_AboutSaga):
+    """A step could not be compensated, however often it was tried. Its last error is the cause.
+
+    ``step_name`` is the step.
+    """
+
+    def __init__(self, saga_id: uuid.UUID, step_name: str) -> None:
+        super().__init__(saga_id, step_name)
+        self.step_name = step_name
+
+    def __str__(self) -> str:
+        reason = "" if self.__cause__ is None else f" ({self.__cause__!r})"
+        return f"Step {self.step_name} of saga {self.saga_id} could not be compensated{reason}: recover the saga."
+
+
+class SagaStepTimeoutError(_AboutSaga, TimeoutError):
+    """A step did not end within its ``timeout`` and was cancelled: whether it has acted is unknown.
+
+    ``step_name`` is the step, ``seconds`` the time it had.
+    """
+
+    def __init__(self, saga_id: uuid.UUID, step_name: str, seconds: float) -> None:
+        super().__init__(saga_id, step_name, seconds)
+        self.step_name = step_name
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return (
+            f"Step {self.step_name} of saga {self.saga_id} did not end within {self.seconds:g} s and was cancelled: "
+            f"what it did is unknown. Grant it more with a larger 'timeout' on the step."
+        )
+
+
+class SagaDeadlineExceededError(_AboutSaga, TimeoutError):
+    """A saga did not end before its deadline. ``deadline`` is when that was."""
+
+    def __init__(self, saga_id: uuid.UUID, deadline: datetime) -> None:
+        super().__init__(saga_id, deadline)
+        self.deadline = deadline
+
+    def __str__(self) -> str:
+        return f"Saga {self.saga_id} did not end before its deadline, {self.deadline.isoformat()}."
 
 
 class DependencyResolutionError(CQRSError, ValueError):

@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
-import inspect
-import itertools
+import importlib
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
 from cqrs._invocation import Entry, Invocation
+from cqrs._mediation import check_fallbacks, event_processor_for, taken_by
 from cqrs._options import enum_member
 from cqrs._overriding import is_overridden, overrides
 from cqrs.container.protocol import Container, Resolver
-from cqrs.container.scope import (
-    FALLBACK_IN_SHARED_SCOPE,
-    DispatchScope,
-    ScopeStrategy,
-    check_scope_strategy,
-    is_scoped,
-)
+from cqrs.container.scope import DispatchScope, ScopeStrategy, check_scope_strategy
 from cqrs.dispatcher._stream_source import DispatchedSource, PlannedSource
 from cqrs.dispatcher.event import EventDispatcher
 from cqrs.dispatcher.request import RequestDispatcher
 from cqrs.dispatcher.result_stream import ResultSource, ResultStream, StreamHome
 from cqrs.dispatcher.streaming import StreamingRequestDispatcher
 from cqrs.events.event import IEvent
-from cqrs.events.event_emitter import EmitsEvents, EventEmitter
+from cqrs.events.event_emitter import EmitsEvents
 from cqrs.events.event_processor import EventProcessor
 from cqrs.events.event_source import discard_events, unpublished
 from cqrs.events.failure_policy import EventErrorHook, EventFailurePolicy
-from cqrs.events.fallback import EventHandlerFallback
 from cqrs.events.map import EventMap
-from cqrs.exceptions import ConfigurationError
 from cqrs.message_brokers.protocol import MessageBroker
 from cqrs.middlewares.base import MiddlewareChain
-from cqrs.requests.fallback import RequestHandlerFallback
 from cqrs.requests.map import RequestMap
 from cqrs.requests.request import IRequest, ResponseT
+
+if TYPE_CHECKING:
+    from cqrs.saga.mediator import SagaMediator
 
 
 class RequestMediator:
@@ -81,10 +75,10 @@ class RequestMediator:
             isolates=event_failure_policy is EventFailurePolicy.ISOLATE,
             has_own_dispatch=overrides(dispatcher_type, RequestDispatcher, "dispatch"),
         )
-        _check_fallbacks(scope_strategy, container, request_map, event_map)
+        check_fallbacks(scope_strategy, container, request_map, event_map)
         self._container = container
         self._scope_strategy = scope_strategy
-        self._event_processor = _event_processor(
+        self._event_processor = event_processor_for(
             container,
             event_emitter,
             event_map,
@@ -218,7 +212,7 @@ class EventMediator:
             event_map=event_map,
             container=container,
             middleware_chain=middleware_chain,
-            **_taken_by(dispatcher_type, options),
+            **taken_by(dispatcher_type, options),
         )
 
     async def send(self, event: IEvent) -> None:
@@ -265,10 +259,10 @@ class StreamingRequestMediator:
             isolates=event_failure_policy is EventFailurePolicy.ISOLATE,
             has_own_dispatch=overrides(dispatcher_type, StreamingRequestDispatcher, "dispatch"),
         )
-        _check_fallbacks(scope_strategy, container, request_map, event_map)
+        check_fallbacks(scope_strategy, container, request_map, event_map)
         self._container = container
         self._shares_scope = scope_strategy is ScopeStrategy.SEND
-        self._event_processor = _event_processor(
+        self._event_processor = event_processor_for(
             container,
             event_emitter,
             event_map,
@@ -310,41 +304,11 @@ class StreamingRequestMediator:
         return PlannedSource(plan, request, self._container, self._event_processor, self._shares_scope)
 
 
-def _taken_by(dispatcher_type: type[EventDispatcher], options: dict[str, Any]) -> dict[str, Any]:
-    # The documented constructor of a dispatcher has three parameters; an application's own may have no more.
-    parameters = inspect.signature(dispatcher_type).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return options
-    return {name: value for name, value in options.items() if name in parameters}
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: who sends requests has no need of what runs sagas.
+    if name != "SagaMediator":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module("cqrs.saga.mediator").SagaMediator
 
 
-def _event_processor(
-    container: Container[Any],
-    event_emitter: EmitsEvents | None,
-    event_map: EventMap | None,
-    max_concurrent_event_handlers: int,
-    concurrent_event_handle_enable: bool,
-    failure_policy: EventFailurePolicy,
-    on_error: EventErrorHook | None,
-) -> EventProcessor:
-    if event_emitter is None and event_map is not None:
-        event_emitter = EventEmitter(event_map, container)
-    return EventProcessor(
-        EventMap() if event_map is None else event_map,
-        event_emitter,
-        max_concurrent_event_handlers,
-        concurrent_event_handle_enable,
-        failure_policy=failure_policy,
-        on_error=on_error,
-    )
-
-
-def _check_fallbacks(
-    strategy: ScopeStrategy, container: Container[Any], request_map: RequestMap, event_map: EventMap | None
-) -> None:
-    if strategy is not ScopeStrategy.SEND or not is_scoped(container):
-        return
-    of_events = [] if event_map is None else list(event_map.values())
-    bound: list[object] = [*request_map.values(), *itertools.chain.from_iterable(of_events)]
-    if any(isinstance(binding, (RequestHandlerFallback, EventHandlerFallback)) for binding in bound):
-        raise ConfigurationError(FALLBACK_IN_SHARED_SCOPE)
+__all__ = ["EventMediator", "RequestMediator", "SagaMediator", "StreamingRequestMediator"]

@@ -24,8 +24,10 @@ from cqrs._mermaid import (
     RelationKind,
     SequenceDiagram,
     attributes_of,
+    classes_with_fields,
     distinct_names,
     escape,
+    inheritance,
     type_name,
 )
 
@@ -179,3 +181,39 @@ class Unresolved:
 def test_fields_are_found_in_every_kind_of_class(klass: Any, fields: list[tuple[str, str]]) -> None:
     """Pydantic models, dataclasses (generic ones with their arguments) and annotated classes."""
     assert [(one.name, one.type_name) for one in attributes_of(klass, {})] == fields
+
+
+class SubModel(Model):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("annotation", "found"),
+    [
+        (Model, (Model,)),
+        (Page[int], (Page[int],)),
+        (list[Model] | None, (Model,)),
+        (dict[str, Model | list[Model | Page[str]]], (Model, Page[str])),
+        (int, ()),
+        (None, ()),
+        (Any, ()),
+        (T, ()),
+        (Plain, ()),
+        ("Model", ()),
+    ],
+)
+def test_models_and_dataclasses_are_found_inside_annotations(annotation: Any, found: tuple[Any, ...]) -> None:
+    """Each once, a generic one with its arguments; nothing else is worth a box."""
+    assert tuple(classes_with_fields(annotation)) == found
+
+
+def test_other_classes_are_found_when_they_are_asked_for() -> None:
+    """Their subclasses as well."""
+    assert tuple(classes_with_fields(list[Unresolved] | Plain, (Plain,))) == (Plain,)
+    assert tuple(classes_with_fields(bool, (int,))) == (bool,)
+
+
+def test_inheritance_is_drawn_between_the_boxes_that_are_there() -> None:
+    """Bases that have no box, and generic classes with arguments, have no arrow."""
+    boxes: dict[Any, ClassBox] = {klass: ClassBox(str(klass)) for klass in (SubModel, Model, Page[int], Page)}
+    assert list(inheritance(boxes)) == [Relation(boxes[SubModel], RelationKind.INHERITS, boxes[Model])]

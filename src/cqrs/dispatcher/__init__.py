@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cqrs.dispatcher.event import EventDispatcher
-    from cqrs.dispatcher.models import RequestDispatchResult
+    from cqrs.dispatcher.models import RequestDispatchResult, SagaDispatchResult
     from cqrs.dispatcher.request import RequestDispatcher
+    from cqrs.dispatcher.saga import SagaDispatcher
     from cqrs.dispatcher.streaming import StreamingRequestDispatcher
 
 _MODULE_OF = {
     "EventDispatcher": "event",
     "RequestDispatchResult": "models",
     "RequestDispatcher": "request",
+    "SagaDispatchResult": "models",
+    "SagaDispatcher": "saga",
     "StreamingRequestDispatcher": "streaming",
 }
 
@@ -26,4 +29,11 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
 
 
-__all__ = ["EventDispatcher", "RequestDispatchResult", "RequestDispatcher", "StreamingRequestDispatcher"]
+__all__ = [
+    "EventDispatcher",
+    "RequestDispatchResult",
+    "RequestDispatcher",
+    "SagaDispatchResult",
+    "SagaDispatcher",
+    "StreamingRequestDispatcher",
+]

@@ -61,6 +61,9 @@ class PlannedSource:
 
     async def push(self, results: ObjectSendStream[Any]) -> None:
         """Send all results into ``results``."""
+        if not self._plan.is_push:
+            await _forward(self.pull(), results)
+            return
         async with DispatchScope(self._container, opens=self._shares_scope) as resolver:
 
             async def publish(events: Sequence[IEvent]) -> None:
@@ -89,5 +92,11 @@ class DispatchedSource:
                 yield result.response
 
     async def push(self, results: ObjectSendStream[Any]) -> None:
-        """Not asked for: :attr:`is_push` is False."""
-        raise NotImplementedError
+        """Send all results into ``results``."""
+        await _forward(self.pull(), results)
+
+
+async def _forward(items: AsyncGenerator[Any, None], results: ObjectSendStream[Any]) -> None:
+    async with ClosedEarly(items) as opened:
+        async for item in opened:
+            await results.send(item)

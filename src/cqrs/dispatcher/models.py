@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Generic
+from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
 from cqrs.events.event import IEvent
+from cqrs.saga.step import SagaStepResult
 
 _ResponseT = TypeVar("_ResponseT", covariant=True)
 
@@ -19,3 +20,12 @@ class RequestDispatchResult(Generic[_ResponseT]):
 
     response: _ResponseT
     events: Sequence[IEvent] = dataclasses.field(default_factory=list[IEvent])
+
+
+@dataclasses.dataclass(slots=True)
+class SagaDispatchResult:
+    """The result of a saga's step, and the events that it recorded."""
+
+    step_result: SagaStepResult[Any, Any]
+    events: list[IEvent] = dataclasses.field(default_factory=list[IEvent])
+    saga_id: str | None = None

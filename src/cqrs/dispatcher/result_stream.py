@@ -17,7 +17,6 @@ from anyio.abc import ObjectSendStream, TaskGroup
 from typing_extensions import Self, TypeVar
 
 from cqrs._concurrency import SingleErrorTaskGroup, raise_failures
-from cqrs._stream_invocation import ClosedEarly
 from cqrs.container.scope import CLEANUP_TIMEOUT
 from cqrs.exceptions import InvalidOptionError, StreamUsageError, name_of
 
@@ -44,7 +43,7 @@ class ResultSource(Protocol):
         ...
 
     async def push(self, results: ObjectSendStream[Any]) -> None:
-        """Send all results into ``results``."""
+        """Send all results into ``results``, in a task of its own."""
         ...
 
 
@@ -290,7 +289,7 @@ class _Pipe:
         """Run the handler; its failure waits for the consumer."""
         try:
             with self._scope, self._send:
-                await self._produce()
+                await self._source.push(self._send)
         except Exception as error:  # noqa: BLE001  # raised on the consumer's side
             self._failure = error
         except BaseException:
@@ -298,14 +297,6 @@ class _Pipe:
             raise
         finally:
             self._ended.set()
-
-    async def _produce(self) -> None:
-        if self._source.is_push:
-            await self._source.push(self._send)
-            return
-        async with ClosedEarly(self._source.pull()) as items:
-            async for item in items:
-                await self._send.send(item)
 
     async def receive(self) -> Any:
         """The next result; StopAsyncIteration, or the handler's failure, after the last one."""

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
-
-import anyio
-import tenacity
-from tenacity.wait import wait_base
+from typing import TYPE_CHECKING, Any
 
 from cqrs.exceptions import (
     ConfigurationError,
     DependencyResolutionError,
-    InvalidOptionError,
     RequestHandlerDoesNotExist,
     SagaDoesNotExist,
     StreamAlreadyStartedError,
     StreamUsageError,
 )
 from cqrs.middlewares.base import HandleType
+from cqrs.retry import RetryPolicy, call_again
 
-_logger = logging.getLogger("cqrs")
-
-DEFAULT_WAIT: wait_base = tenacity.wait_exponential(multiplier=0.1, max=5) + tenacity.wait_random(0, 0.1)
-"""Waits about 0.1, 0.2, 0.4 ... seconds, at most 5, with up to 0.1 seconds of jitter."""
+if TYPE_CHECKING:
+    from tenacity.wait import wait_base
 
 _NEVER_RETRIED = (
     ConfigurationError,
@@ -51,7 +43,7 @@ class RetryMiddleware:
     :param attempts: how often the handler is called at most, the first time included.
     :param retry_on: the errors worth another attempt.
     :param only: the classes of messages that are retried, with their subclasses. None: all.
-    :param wait: how long to wait between two attempts, a wait strategy of tenacity.
+    :param wait: how long to wait between two attempts, a wait strategy of tenacity. None: as :class:`RetryPolicy` does.
     :raises InvalidOptionError: ``attempts`` is less than 1.
     """
 
@@ -61,14 +53,10 @@ class RetryMiddleware:
         attempts: int = 3,
         retry_on: tuple[type[Exception], ...] = (Exception,),
         only: tuple[type, ...] | None = None,
-        wait: wait_base = DEFAULT_WAIT,
+        wait: wait_base | None = None,
     ) -> None:
-        if attempts < 1:
-            raise InvalidOptionError("attempts", attempts, "a whole number, at least 1")
-        self._attempts = attempts
-        self._retry_on = retry_on
+        self._policy = RetryPolicy(attempts, retry_on, wait)
         self._only = only
-        self._wait = wait
 
     async def __call__(self, request: Any, handle: HandleType) -> Any:
         """Handle ``request``, several times if need be.
@@ -78,8 +66,8 @@ class RetryMiddleware:
         # A retrying object costs more than most handlers, and most handlers succeed.
         try:
             return await handle(request)
-        except self._retry_on as error:
-            if self._attempts == 1 or not self._covers(request) or not self._is_worth_it(error):
+        except self._policy.retry_on as error:
+            if self._policy.attempts == 1 or not self._covers(request) or not self._is_worth_it(error):
                 raise
             failure = error
         return await self._handle_again(request, handle, failure)
@@ -89,47 +77,12 @@ class RetryMiddleware:
 
     # Asked about cancellations as well, which are no Exception.
     def _is_worth_it(self, error: BaseException) -> bool:
-        return (
-            isinstance(error, Exception) and isinstance(error, self._retry_on) and not isinstance(error, _NEVER_RETRIED)
-        )
+        return self._policy.covers(error) and not isinstance(error, _NEVER_RETRIED)
 
     async def _handle_again(self, request: Any, handle: HandleType, failure: Exception) -> Any:
-        retrying = tenacity.AsyncRetrying(
-            sleep=anyio.sleep,
-            stop=tenacity.stop_after_attempt(self._attempts),
-            wait=self._wait,
-            retry=tenacity.retry_if_exception(self._is_worth_it),
-            before_sleep=_log(request),
-            reraise=True,
-        )
+        what = f"Handling {type(request).__name__}"
         try:
-            return await retrying(_failing_first(failure, request, handle))
+            return await call_again(lambda: handle(request), failure, self._policy, what, self._is_worth_it)
         except StreamAlreadyStartedError as refusal:
             reason = refusal.__cause__ or refusal
         raise reason
-
-
-def _failing_first(failure: Exception, request: Any, handle: HandleType) -> Callable[[], Awaitable[Any]]:
-    # The first attempt is over: it is told to tenacity, so that attempts and waits are counted from it.
-    failures = [failure]
-
-    async def attempt() -> Any:
-        if failures:
-            raise failures.pop()
-        return await handle(request)
-
-    return attempt
-
-
-def _log(request: Any) -> Callable[[tenacity.RetryCallState], None]:
-    def log(state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome is not None else None
-        _logger.warning(
-            "Handling %s failed at attempt %d with %r, next attempt in %.3g s",
-            type(request).__name__,
-            state.attempt_number,
-            error,
-            state.upcoming_sleep,
-        )
-
-    return log

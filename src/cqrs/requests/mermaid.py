@@ -8,8 +8,6 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pydantic
-
 from cqrs._generics import type_arguments
 from cqrs._mermaid import (
     Attribute,
@@ -26,8 +24,9 @@ from cqrs._mermaid import (
     SequenceDiagram,
     Step,
     attributes_of,
+    classes_with_fields,
     distinct_names,
-    is_union,
+    inheritance,
     type_name,
 )
 from cqrs.exceptions import RequestHandlerTypeError
@@ -35,6 +34,8 @@ from cqrs.requests._binding import check_chain
 from cqrs.requests.cor_request_handler import CORRequestHandler
 from cqrs.requests.request import IRequest
 from cqrs.response import IResponse
+
+_MESSAGES = (IRequest, IResponse)
 
 
 class CoRMermaid:
@@ -68,7 +69,7 @@ class CoRMermaid:
             for link in self._links
             for message in (*link.requests, *link.responses)
         }
-        relations = [*_inheritance({**handlers, **messages}), *self._passing(handlers)]
+        relations = [*inheritance({**handlers, **messages}), *self._passing(handlers)]
         for link in self._links:
             box = handlers[link.handler]
             relations += [Relation(box, RelationKind.USES, messages[one], "uses") for one in link.requests]
@@ -139,11 +140,11 @@ class _Link:
 
     @property
     def requests(self) -> Sequence[Any]:
-        return _messages_in(self.request)
+        return classes_with_fields(self.request, _MESSAGES)
 
     @property
     def responses(self) -> Sequence[Any]:
-        return _messages_in(self.response)
+        return classes_with_fields(self.response, _MESSAGES)
 
     def bases(self) -> Sequence[type]:
         """The classes between the handler and CORRequestHandler, nearest first."""
@@ -163,26 +164,6 @@ def _checked(handlers: object) -> Sequence[type[CORRequestHandler[Any, Any]]]:
     links = typing.cast("Sequence[type[CORRequestHandler[Any, Any]]]", handlers)
     check_chain(links)
     return links
-
-
-def _messages_in(annotation: Any) -> Sequence[Any]:
-    """The classes with fields that ``annotation`` speaks of: ``Order`` in ``list[Order] | None``."""
-    klass: Any = typing.get_origin(annotation) or annotation
-    if not is_union(annotation) and isinstance(klass, type) and _has_fields(klass):
-        return (annotation,)
-    parts = (message for argument in typing.get_args(annotation) for message in _messages_in(argument))
-    return tuple(dict.fromkeys(parts))
-
-
-def _has_fields(klass: Any) -> bool:
-    return issubclass(klass, (IRequest, IResponse, pydantic.BaseModel)) or dataclasses.is_dataclass(klass)
-
-
-def _inheritance(boxes: dict[Any, ClassBox]) -> Iterator[Relation]:
-    for klass, box in boxes.items():
-        for base in getattr(klass, "__bases__", ()):
-            if base in boxes:
-                yield Relation(box, RelationKind.INHERITS, boxes[base])
 
 
 __all__ = ["CoRMermaid"]

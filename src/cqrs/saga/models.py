@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeAlias, cast
 
 import pydantic
+import pydantic_core
 from typing_extensions import Self, TypeVar
 
-from cqrs._message_forms import DATACLASS_CONFIG, dataclass_from_dict, dataclass_to_dict
+from cqrs._message_forms import (
+    DATACLASS_CONFIG,
+    dataclass_from_dict,
+    dataclass_from_json,
+    dataclass_to_dict,
+    dataclass_to_json,
+)
+from cqrs._overriding import overrides
+from cqrs.exceptions import SerializationError
 
 
 @dataclasses.dataclass
@@ -37,3 +46,51 @@ class SagaContext:
 
 ContextT = TypeVar("ContextT", bound=SagaContext)
 """The context that a saga and its steps share."""
+
+ContextBuilder: TypeAlias = "type[ContextT] | Callable[[dict[str, Any]], ContextT]"
+"""Makes a context of what is stored: its class, or a function that takes the dictionary."""
+
+
+def dump_context(context: SagaContext) -> dict[str, Any]:
+    """``context`` in JSON's types, as storages keep it.
+
+    :raises SerializationError: a value in it has no form in JSON.
+    """
+    try:
+        if _has_own_form(type(context)):
+            return cast("dict[str, Any]", pydantic_core.to_jsonable_python(context.to_dict(), inf_nan_mode="strings"))
+        return dataclass_to_json(context)
+    except (pydantic_core.PydanticSerializationError, pydantic.PydanticSchemaGenerationError) as error:
+        raise SerializationError(type(context), f"a storage keeps it as JSON, and {error}") from error
+
+
+def load_context(builder: ContextBuilder[ContextT], stored: dict[str, Any]) -> ContextT:
+    """A context made of what :func:`dump_context` gave.
+
+    :raises pydantic.ValidationError: a field is missing or does not convert.
+    """
+    if not isinstance(builder, type):
+        return builder(stored)
+    context_type = cast("type[ContextT]", builder)
+    if not hasattr(context_type, "from_dict"):
+        return context_type(**stored)
+    if _has_own_form(context_type):
+        return context_type.from_dict(stored)
+    return dataclass_from_json(context_type, stored)
+
+
+def adopt(context: SagaContext, other: SagaContext, unlike: SagaContext | None = None) -> None:
+    """Give ``context`` the values of ``other``.
+
+    :param unlike: only those that are different from the values of this one.
+    """
+    for field in dataclasses.fields(context):
+        value = getattr(other, field.name)
+        if unlike is None or getattr(unlike, field.name) != value:
+            object.__setattr__(context, field.name, value)
+
+
+def _has_own_form(context_type: type[SagaContext]) -> bool:
+    return overrides(context_type, SagaContext, "to_dict") or getattr(
+        context_type.from_dict, "__func__", None
+    ) is not getattr(SagaContext.from_dict, "__func__", None)
