@@ -77,6 +77,10 @@ class StreamHome:
         tasks.cancel_scope.cancel()
         return await self._group.__aexit__(exc_type, exc, traceback)
 
+    def task_group(self) -> TaskGroup | None:
+        """The task group, while it is open and the caller is in its thread."""
+        return self._tasks if threading.get_ident() == self._thread else None
+
     def _cut_off_held(self) -> None:
         held, self._held = self._held, {}
         for items, stream in held.items():

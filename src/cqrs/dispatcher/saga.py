@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import timedelta
 from typing import Any
+
+from anyio.abc import TaskGroup
 
 from cqrs.container.protocol import Resolver
 from cqrs.dispatcher.models import SagaDispatchResult
@@ -71,6 +73,7 @@ class SagaDispatcher:
         saga_id: uuid.UUID | None = None,
         *,
         deadline: float | timedelta | None = None,
+        background: Callable[[], TaskGroup | None] | None = None,
     ) -> SagaTransaction[ContextT]:
         """A run of the saga that is bound to ``context``.
 
@@ -79,19 +82,14 @@ class SagaDispatcher:
         saga_type = self._saga_map.get(type(context))
         if saga_type is None:
             raise SagaDoesNotExist(type(context))
-        return self._transaction(saga_type, context, saga_id, deadline, None)
+        return self._transaction(saga_type, context, saga_id, deadline=deadline, background=background)
 
     def recovery(self, saga_type: type[Saga[Any]], saga_id: uuid.UUID, turn: RecoveryTurn) -> SagaTransaction[Any]:
         """A run that goes on with a saga that is in storage."""
-        return self._transaction(saga_type, None, saga_id, None, turn)
+        return self._transaction(saga_type, None, saga_id, recovery=turn)
 
     def _transaction(
-        self,
-        saga_type: type[Saga[Any]],
-        context: Any,
-        saga_id: uuid.UUID | None,
-        deadline: float | timedelta | None,
-        turn: RecoveryTurn | None,
+        self, saga_type: type[Saga[Any]], context: Any, saga_id: uuid.UUID | None, **run: Any
     ) -> SagaTransaction[Any]:
         return SagaTransaction(
             saga_type,
@@ -100,9 +98,8 @@ class SagaDispatcher:
             self.storage,
             saga_id,
             middleware_chain=self._middlewares,
-            deadline=deadline,
             options=self.options,
-            recovery=turn,
+            **run,
         )
 
     def names(self) -> Sequence[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from cqrs.retry import RetryPolicy
@@ -48,7 +49,7 @@ class Branch:
     fallback: StepPlan | None = None
     policy: Fallback[Any] | None = None
 
-    @property
+    @functools.cached_property
     def steps(self) -> tuple[StepPlan, ...]:
         """Its steps, in the order in which they are tried."""
         return (self.primary,) if self.fallback is None else (self.primary, self.fallback)
@@ -69,11 +70,10 @@ class Stage:
     is_pivot: bool = False
     is_behind_pivot: bool = False
 
-    @property
-    def steps(self) -> Iterator[StepPlan]:
+    @functools.cached_property
+    def steps(self) -> tuple[StepPlan, ...]:
         """The steps of all branches."""
-        for branch in self.branches:
-            yield from branch.steps
+        return tuple(step for branch in self.branches for step in branch.steps)
 
 
 def compile_stages(steps: Any) -> tuple[Stage, ...]:

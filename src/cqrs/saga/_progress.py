@@ -162,7 +162,7 @@ class Progress:
 
     def is_done(self, branch: Branch) -> bool:
         """Whether one of the branch's steps is done."""
-        return any(self[step].state is StepState.DONE for step in branch.steps)
+        return any(self._steps[step.name].state is StepState.DONE for step in branch.steps)
 
     def next_stage(self, saga_id: uuid.UUID, saga_name: str) -> int:
         """The index of the first stage that is not done.

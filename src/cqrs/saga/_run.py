@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 
 from cqrs._concurrency import run_protected
 from cqrs.exceptions import (
@@ -65,6 +66,7 @@ class SagaRun:
     :param context: None: it comes from the storage.
     :param deadline: seconds from the beginning in which a new saga must be done.
     :param recovery: this run is a recovery's.
+    :param background: gives a task group that outlives the run.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class SagaRun:
         options: SagaOptions,
         deadline: float | None,
         recovery: RecoveryTurn | None = None,
+        background: Callable[[], TaskGroup | None] | None = None,
     ) -> None:
         self._name = name
         self._recovery = recovery
@@ -84,7 +87,7 @@ class SagaRun:
         self._options = options
         self._deadline = deadline
         self._progress = Progress(stages)
-        self._ledger = Ledger(journal, self._progress, context)
+        self._ledger = Ledger(journal, self._progress, context, background)
         self._compensator = Compensator(stages, self._ledger, caller, options.compensation)
         self.forward = Forward(stages, self._ledger, caller, self._compensator, options)
         self._is_open = self._is_begun = self._is_arriving = self._has_ended = False

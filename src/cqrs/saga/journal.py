@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import os
+import secrets
 import socket
 import uuid
 from contextlib import AbstractAsyncContextManager
@@ -247,7 +248,7 @@ def journal_for(
 
 def new_owner() -> str:
     """A name for whoever holds a lease: the machine, the process, and something that nobody else has."""
-    return f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex}"
+    return f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(8)}"
 
 
 # The context before the log, and the log before the status: where each of them is durable by itself, a

@@ -20,6 +20,8 @@ from cqrs._message_forms import (
 from cqrs._overriding import overrides
 from cqrs.exceptions import SerializationError
 
+_DUMPER = "__cqrs_context_dumper__"
+
 
 @dataclasses.dataclass
 class SagaContext:
@@ -57,9 +59,7 @@ def dump_context(context: SagaContext) -> dict[str, Any]:
     :raises SerializationError: a value in it has no form in JSON.
     """
     try:
-        if _has_own_form(type(context)):
-            return cast("dict[str, Any]", pydantic_core.to_jsonable_python(context.to_dict(), inf_nan_mode="strings"))
-        return dataclass_to_json(context)
+        return _dumper_of(type(context))(context)
     except (pydantic_core.PydanticSerializationError, pydantic.PydanticSchemaGenerationError) as error:
         raise SerializationError(type(context), f"a storage keeps it as JSON, and {error}") from error
 
@@ -88,6 +88,20 @@ def adopt(context: SagaContext, other: SagaContext, unlike: SagaContext | None =
         value = getattr(other, field.name)
         if unlike is None or getattr(unlike, field.name) != value:
             object.__setattr__(context, field.name, value)
+
+
+# Kept in the class's own namespace: it is chosen once a class and dies with it.
+def _dumper_of(context_type: type[SagaContext]) -> Callable[[SagaContext], dict[str, Any]]:
+    dumper: Callable[[SagaContext], dict[str, Any]] | None = context_type.__dict__.get(_DUMPER)
+    if dumper is None:
+        dumper = _dump_own_form if _has_own_form(context_type) else dataclass_to_json
+        setattr(context_type, _DUMPER, dumper)
+    return dumper
+
+
+def _dump_own_form(context: SagaContext) -> dict[str, Any]:
+    dumped: dict[str, Any] = pydantic_core.to_jsonable_python(context.to_dict(), inf_nan_mode="strings")
+    return dumped
 
 
 def _has_own_form(context_type: type[SagaContext]) -> bool:

@@ -131,6 +131,36 @@ class LeasedSagaStorageContract(SagaLeaseContract):
         await storage.set_recovery_attempts(seldom, 2)
         assert await claim(storage) == [seldom]
 
+    async def test_a_lease_that_was_not_given_back_is_counted(self, storage: ILeasedSagaStorage) -> None:
+        """A claim counts a failed recovery for each runner that was lost, and for none that gave its saga back."""
+        lost, given_back = await start_saga(storage, duration=SHORT), await start_saga(storage, duration=SHORT)
+        await release(storage, given_back)
+        for failures in (1, 2):
+            await self.let_time_pass(storage, 2 * SHORT)
+            leases = await storage.claim_sagas("worker", SHORT, 10, max_recovery_attempts=9)
+            assert {lease.saga_id for lease in leases} == {lost.saga_id, given_back.saga_id}
+            assert (await storage.load_saga(lost.saga_id)).recovery_attempts == failures
+            assert (await storage.load_saga(given_back.saga_id)).recovery_attempts == 0
+            await release(storage, next(lease for lease in leases if lease.saga_id == given_back.saga_id))
+
+    async def test_the_last_lease_that_is_lost_counts_too(self, storage: ILeasedSagaStorage) -> None:
+        """A claim gets a saga that has one attempt left, and counts it up to as many as the claim allows: no further."""
+        lease = await start_saga(storage, duration=SHORT)
+        await storage.set_recovery_attempts(lease.saga_id, 2)
+        await self.let_time_pass(storage, 2 * SHORT)
+        [claimed] = await storage.claim_sagas("worker", SHORT, 10, max_recovery_attempts=3)
+        assert (await storage.load_saga(claimed.saga_id)).recovery_attempts == 3
+        await self.let_time_pass(storage, 2 * SHORT)
+        assert await claim(storage) == []
+        assert (await storage.load_saga(claimed.saga_id)).recovery_attempts == 3
+
+    async def test_a_lease_that_somebody_asked_for_is_not_counted(self, storage: ILeasedSagaStorage) -> None:
+        """Who takes over by ``acquire_lease`` counts nothing."""
+        lease = await start_saga(storage, duration=SHORT)
+        await self.let_time_pass(storage, 2 * SHORT)
+        await storage.acquire_lease(lease.saga_id, "operator", LONG)
+        assert (await storage.load_saga(lease.saga_id)).recovery_attempts == 0
+
     async def test_claims_at_once_never_share(self, storage: ILeasedSagaStorage) -> None:
         """Twenty workers that claim fifty sagas at once get each of them once, and none is left."""
         sagas = {await new_saga(storage) for _ in range(50)}
