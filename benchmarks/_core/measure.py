@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from _core import lines
-from _core.environments import CONTENDERS, OURS, Contender
+from _core.environments import CONTENDERS, OURS, V4, Contender
 
 HERE = Path(__file__).resolve().parents[1]
 TIMED = "import time\nstart = time.perf_counter()\n{}\nprint(time.perf_counter() - start)"
@@ -42,6 +42,8 @@ JOBS = (
     Job("bare_task_group", (OURS,)),
     Job("many_events"),
     Job("stream"),
+    Job("sagas", (OURS, V4)),
+    Job("sagas", (OURS,), "trio"),
     *(Job("send_through_containers", (OURS,), backend) for backend in lines.BACKENDS),
     Job(IMPORT),
 )

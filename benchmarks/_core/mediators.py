@@ -9,6 +9,7 @@ import di
 
 import cqrs
 from _core.messages import Ask, AskHandler, Count, CountHandler, Publish, PublishHandler, Ticked
+from _core.sagas import Order, OrderSaga
 
 
 def by_hand(
@@ -50,6 +51,16 @@ def streaming_bootstrapped() -> Any:
     return _bootstraps().bootstrap_streaming(
         di_container=di.Container(),
         commands_mapper=lambda requests: requests.bind(Count, CountHandler),
+    )
+
+
+def sagas(container: Any = None) -> Any:
+    """A saga mediator as an application gets it, over a storage in memory."""
+    bootstrap = importlib.import_module("cqrs.saga.bootstrap").bootstrap
+    return bootstrap(
+        di_container=di.Container() if container is None else container,
+        sagas_mapper=lambda sagas: sagas.bind(Order, OrderSaga),
+        saga_storage=importlib.import_module("cqrs.saga.storage.memory").MemorySagaStorage(),
     )
 
 

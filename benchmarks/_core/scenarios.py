@@ -22,6 +22,7 @@ from _core.messages import (
     TickedHandler,
     YieldingHandler,
 )
+from _core.sagas import Order
 from _core.timing import Call, Clock
 
 Values = dict[str, float]
@@ -115,6 +116,27 @@ def _consume(mediator: Any) -> Call:
     return consume
 
 
+async def sagas(clock: Clock) -> Values:
+    values = {
+        lines.SAGA_DI: await clock.seconds(_run_saga(mediators.sagas()), None),
+        lines.SAGA_NEW: await clock.seconds(_run_saga(mediators.sagas(NewInstances())), None),
+    }
+    mediator = mediators.sagas()
+    if hasattr(mediator, "__aenter__"):
+        async with mediator:
+            values[lines.SAGA_ENTERED] = await clock.seconds(_run_saga(mediator), None)
+    return values
+
+
+def _run_saga(mediator: Any) -> Call:
+    async def run(_: None) -> None:
+        results = [result async for result in mediator.stream(Order(order_id="1"))]
+        if len(results) != 3:
+            raise RuntimeError(f"{len(results)} of 3 steps were done")
+
+    return run
+
+
 async def send_through_containers(clock: Clock) -> Values:
     from _core.libraries import LIBRARIES  # the other contenders' environments do not have them
 
@@ -132,6 +154,7 @@ _ALL: tuple[Scenario, ...] = (
     bare_task_group,
     many_events,
     stream,
+    sagas,
     send_through_containers,
 )
 SCENARIOS = {scenario.__name__: scenario for scenario in _ALL}

@@ -41,6 +41,7 @@ def targets() -> list[Target]:
         _against(V4, lines.many(lines.MANY[-1], lines.LIMITS[0]), 1 / 8),
         _against(V4, lines.STREAM_BY_HAND, 1 / 2),
         _against(V4, lines.STREAM_DI, 1 / 2),
+        _against(V4, lines.SAGA_DI, 1 / 3),
         _between(lines.IMPORT_CQRS, lines.IMPORT_FLOOR, 2.0),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import cqrs
@@ -59,6 +60,46 @@ class DeletedHandler(cqrs.EventHandler[Deleted]):
 
     async def handle(self, event: Deleted) -> None:
         """Handle."""
+
+
+@dataclasses.dataclass
+class Context(cqrs.SagaContext):
+    """A saga context."""
+
+
+@dataclasses.dataclass
+class OtherContext(cqrs.SagaContext):
+    """Another."""
+
+
+class Step(cqrs.SagaStepHandler[Context]):
+    """A step."""
+
+    async def act(self, context: OtherContext) -> cqrs.SagaStepResult[Context, None]:  # error
+        """Act."""
+        return self._generate_step_result(1)  # error
+
+
+class OtherStep(cqrs.SagaStepHandler[OtherContext]):
+    """A step for another context."""
+
+    async def act(self, context: OtherContext) -> cqrs.SagaStepResult[OtherContext, None]:
+        """Act."""
+        return self._generate_step_result(None)
+
+
+class OrderSaga(cqrs.Saga[Context]):
+    """A saga."""
+
+    steps = (Step, "OtherStep")  # error
+
+
+async def saga_mistakes(saga_map: cqrs.SagaMap, storage: cqrs.MemorySagaStorage) -> None:
+    """One mistake a line."""
+    saga_map.bind(OtherContext, OrderSaga)  # error
+    OrderSaga().transaction(OtherContext(), cqrs.PlainContainer(), storage)  # error
+    cqrs.Parallel(Step, Step())  # error
+    cqrs.Fallback[Context](step=Step, fallback=OtherStep)  # error
 
 
 async def mistakes(

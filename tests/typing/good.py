@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any, Generic
 
 import pydantic
@@ -13,6 +15,7 @@ from typing_extensions import TypeVar, assert_type
 import cqrs
 from cqrs import events, requests
 from cqrs.requests.bootstrap import bootstrap, bootstrap_streaming
+from cqrs.saga import bootstrap as saga_bootstrap
 
 T = TypeVar("T")
 
@@ -158,10 +161,31 @@ class Step(cqrs.SagaStepHandler[Context]):
         return self._generate_step_result(None)
 
 
+class Pay(cqrs.SagaStepHandler[Context, OrderCreated]):
+    """A step with options and a response."""
+
+    timeout = 3.0
+    retry = cqrs.RetryPolicy(attempts=2)
+    on_unknown = cqrs.OnUnknown.PARK
+
+    async def act(self, context: Context) -> cqrs.SagaStepResult[Context, OrderCreated]:
+        """Act."""
+        return self._generate_step_result(OrderCreated(order_id=context.order_id))
+
+    async def compensate(self, context: Context) -> None:
+        """Compensate."""
+
+
 class OrderSaga(cqrs.Saga[Context]):
     """A saga."""
 
-    steps = (Step,)
+    steps = (
+        Step,
+        cqrs.Fallback(step=Step, fallback=Pay),
+        cqrs.Parallel(Step, cqrs.Fallback(Pay, Step), limit=2),
+        cqrs.Pivot(Pay),
+    )
+    deadline = 60
 
 
 def log(request: cqrs.IRequest) -> None:
@@ -204,6 +228,31 @@ async def stream(mediator: cqrs.StreamingRequestMediator) -> None:
             assert_type(result, OrderCreated)
 
 
+async def run_sagas(mediator: cqrs.SagaMediator, saga_id: uuid.UUID) -> None:
+    """What running a saga gives."""
+    async for result in mediator.stream(Context(), saga_id=saga_id, deadline=timedelta(minutes=1)):
+        assert_type(result, cqrs.SagaStepResult[Context, Any])
+    async with mediator.execute(Context(), max_buffer_size=3) as results:
+        async for result in results:
+            assert_type(result.saga_id, "uuid.UUID | None")
+    storage = cqrs.MemorySagaStorage()
+    async with OrderSaga().transaction(Context(), cqrs.PlainContainer(), storage, saga_id) as transaction:
+        async for result in transaction:
+            assert_type(result, cqrs.SagaStepResult[Context, Any])
+    await cqrs.recover_saga(OrderSaga(), saga_id, Context, cqrs.PlainContainer(), storage)
+    await cqrs.recover_saga(OrderSaga(), saga_id, Context.from_dict, cqrs.PlainContainer(), storage)
+    await cqrs.recover_saga(OrderSaga(), saga_id, lambda stored: Context(**stored), cqrs.PlainContainer(), storage)
+    await cqrs.recover_saga(
+        saga=OrderSaga(),
+        saga_id=saga_id,
+        context_builder=Context,
+        container=cqrs.PlainContainer(),
+        storage=storage,
+        compensation_timeout=5.0,
+    )
+    await cqrs.SagaRecoveryWorker(mediator, poll_interval=1).run()
+
+
 def make() -> None:
     """What constructors take."""
     Created(order_id="1")
@@ -217,4 +266,5 @@ def make() -> None:
 def set_up() -> None:
     """What bootstraps give."""
     assert_type(bootstrap(), cqrs.RequestMediator)
+    assert_type(saga_bootstrap.bootstrap(sagas_mapper=lambda sagas: sagas.bind(Context, OrderSaga)), cqrs.SagaMediator)
     assert_type(bootstrap_streaming(cqrs.PlainContainer()), cqrs.StreamingRequestMediator)

@@ -157,6 +157,8 @@ class SagaRun:
         is_late = deadline is not None and deadline <= self._options.clock()
         verdict = verdict_on_recovery(self._progress, is_late)
         if verdict is Verdict.STAY:
+            if record.status is SagaStatus.PENDING:
+                await self._ledger.write(_run_again)
             return
         if verdict is Verdict.PARK:
             refusal = SagaParkedError(record.saga_id, parked_because(self._progress))
@@ -267,3 +269,7 @@ class SagaRun:
         checkpoint.retry_after = self._recovery.retry_after
         if self._recovery.gives_up is not None:
             checkpoint.parks = f"{self._recovery.gives_up}: {error!r}"
+
+
+def _run_again(checkpoint: Checkpoint) -> None:
+    checkpoint.status = SagaStatus.RUNNING

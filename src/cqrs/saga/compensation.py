@@ -81,6 +81,8 @@ class Compensator:
 
     async def _undo_stage(self, stage: Stage) -> list[SagaCompensationError]:
         steps = [step for step in self._ledger.progress.of(stage) if step.may_have_acted]
+        if not steps:
+            return []
         errors: list[SagaCompensationError] = []
         slots = anyio.CapacityLimiter(stage.limit)
 

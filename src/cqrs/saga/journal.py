@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 import os
 import secrets
 import socket
@@ -107,7 +108,7 @@ class LeasedJournal(Journal):
         self._duration = duration
         self._lease = lease
         self._owner = new_owner() if lease is None else lease.owner
-        self._renewed_at = anyio.current_time()
+        self._renewed_at = -math.inf
 
     async def begin(self, name: str, context: dict[str, Any], deadline: datetime | None, first: Checkpoint) -> None:
         """See :meth:`Journal.begin`."""

@@ -23,7 +23,7 @@ from cqrs.middlewares.base import MiddlewareChain
 from cqrs.requests.map import SagaMap
 from cqrs.saga._run import RecoveryTurn
 from cqrs.saga.journal import stored_name
-from cqrs.saga.models import SagaContext
+from cqrs.saga.models import ContextT, SagaContext
 from cqrs.saga.options import COMPENSATION_TIMEOUT, LEASE_DURATION
 from cqrs.saga.step import SagaStepResult
 from cqrs.saga.storage.memory import MemorySagaStorage
@@ -113,12 +113,12 @@ class SagaMediator:
 
     def stream(
         self,
-        context: SagaContext,
+        context: ContextT,
         saga_id: uuid.UUID | None = None,
         *,
         deadline: float | timedelta | None = None,
         max_buffer_size: float = 0,
-    ) -> ResultStream[SagaStepResult[Any, Any]]:
+    ) -> ResultStream[SagaStepResult[ContextT, Any]]:
         """Run the saga that is bound to ``context``, and stream the results of its steps.
 
         ``async for`` over it: a step at a time, in the consumer's task, and a step that fails or is cancelled rolls
