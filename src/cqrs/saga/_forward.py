@@ -198,7 +198,7 @@ class Forward:
     async def _perform(self, plan: StepPlan, context: SagaContext) -> Acted:
         step = self._progress[plan]
         if step.state is StepState.ANNOUNCED:
-            await self._ledger.journal.keep()
+            await self._ledger.keep()
         else:
             await self._ledger.write(step.announce)
         await checkpoint_if_cancelled()

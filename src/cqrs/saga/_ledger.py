@@ -22,7 +22,7 @@ _logger = logging.getLogger("cqrs")
 
 
 class Ledger:
-    """The context and the progress of one run, and its journal.
+    """The context and the progress of one run, and its journal. ``has_failed`` says that the storage has.
 
     :param context: shared with the caller and with the steps, which write into it. None: it comes from the storage.
     :param background: gives a task group that outlives the run, in which leases can be renewed.
@@ -40,6 +40,7 @@ class Ledger:
         self.progress = progress
         self._context = context
         self._background = background
+        self.has_failed = False
         self._lock: anyio.Lock | None = None
 
     @property
@@ -76,8 +77,20 @@ class Ledger:
         fill(checkpoint)
         try:
             await self.journal.write(checkpoint)
-        except BaseException:
+        except BaseException as error:
+            self.has_failed = isinstance(error, Exception)
             self.progress.distrust(checkpoint)
+            raise
+
+    async def keep(self) -> None:
+        """See that the saga stays this run's for a good while from now.
+
+        :raises SagaLeaseLostError: somebody else has taken it over.
+        """
+        try:
+            await self.journal.keep()
+        except Exception:
+            self.has_failed = True
             raise
 
     @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -120,7 +121,11 @@ class SagaRun:
         :raises SagaParkedError: it waits for somebody to look at it.
         :raises SagaDefinitionError: its log does not fit its steps.
         """
-        record, history = await self._journal.load()
+        try:
+            record, history = await self._journal.load()
+        except BaseException:
+            await self._let_go()
+            raise
         self._is_open = self._is_begun = True
         try:
             self._ledger.load(build, record.context)
@@ -129,6 +134,12 @@ class SagaRun:
             await self.leave(error)
             raise
         await self._go_on(record)
+
+    async def _let_go(self) -> None:
+        # Nothing is known of the saga, so that nothing but the lease may be touched.
+        if self._journal.is_held:
+            with contextlib.suppress(Exception):  # the lease ends by itself
+                await run_protected(lambda: self._journal.write(Checkpoint(releases=True)), _RELEASE_TIMEOUT)
 
     def _read(self, record: SagaRecord, history: list[SagaLogEntry]) -> None:
         self.forward.deadline = record.deadline
@@ -192,8 +203,9 @@ class SagaRun:
         if isinstance(error, SagaLeaseLostError):
             self._has_ended = True
             return
-        is_cancelled_recovery = self._recovery is not None and not isinstance(error, Exception)
-        verdict = verdict_on_failure(self._progress, error, resumes=is_cancelled_recovery)
+        # Nobody waits for a recovery: what has nothing to do with the saga does not roll it back.
+        is_outside = not isinstance(error, Exception) or self._ledger.has_failed
+        verdict = verdict_on_failure(self._progress, error, resumes=self._recovery is not None and is_outside)
         await self._end(verdict, error, is_definite(self._progress, error))
 
     async def leave(self, error: Exception | None = None) -> None:

@@ -24,7 +24,7 @@ class Verdict(enum.Enum):
 def verdict_on_failure(progress: Progress, error: BaseException, resumes: bool = False) -> Verdict:
     """What becomes of a saga whose run ended with ``error``.
 
-    :param resumes: whether somebody else will go on with it, as after a recovery that was cancelled.
+    :param resumes: whether another recovery is to go on with it: this one was cancelled, or the storage failed.
     """
     unknown = progress.unknown
     if _any(unknown, OnUnknown.PARK):

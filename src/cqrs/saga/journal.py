@@ -88,6 +88,11 @@ class Journal(abc.ABC):
         """
 
     @property
+    def is_held(self) -> bool:
+        """Whether there is a lease to give back."""
+        return False
+
+    @property
     @abc.abstractmethod
     def renewal_interval(self) -> float | None:
         """After how many seconds :meth:`keep` is to be called again. None: there is no need to."""
@@ -162,6 +167,11 @@ class LeasedJournal(Journal):
         if now - self._renewed_at >= self._duration / 3:
             await self._storage.renew_lease(self._lease)
             self._renewed_at = now
+
+    @property
+    def is_held(self) -> bool:
+        """See :attr:`Journal.is_held`."""
+        return self._lease is not None
 
     @property
     def renewal_interval(self) -> float | None:
