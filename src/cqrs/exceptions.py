@@ -24,6 +24,7 @@ The tree::
     │   └── SagaLeaseLostError
     ├── SagaRolledBackError                    (RuntimeError)
     ├── SagaParkedError
+    ├── SagaUsageError                         (RuntimeError)
     ├── SagaDefinitionError
     ├── SagaCompensationError
     ├── SagaStepTimeoutError                   (TimeoutError)
@@ -273,8 +274,8 @@ class SagaRolledBackError(_AboutSaga, RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"Saga {self.saga_id} was recovered in {self.status} state and its compensation has run. "
-            f"It does not go forward again: start a new one."
+            f"Saga {self.saga_id} was recovered in {self.status} state, from where it only goes backward. "
+            f"Start a new one."
         )
 
 
@@ -290,6 +291,10 @@ class SagaParkedError(_AboutSaga):
             f"Saga {self.saga_id} is parked: {self.reason}. "
             f"Look at its history, mend what is wrong, then call storage.unpark_saga(saga_id)."
         )
+
+
+class SagaUsageError(CQRSError, RuntimeError):
+    """Something of a saga was used where there is no saga, or the other way round."""
 
 
 class SagaDefinitionError(_AboutSaga):

@@ -31,21 +31,23 @@ class TransactionSource:
         """The results, made in the task that asks for them. Closed, it leaves the saga as it is."""
         async with self._transaction as transaction:
             while (acted := await transaction.advance()) is not None:
-                if acted.events:
-                    await self._publish(acted.events)
+                await self._publish_events(acted)
                 yield acted.result
 
     async def push(self, results: ObjectSendStream[Any]) -> None:
         """Send the results as they come. Cancelled, it rolls the saga back."""
 
         async def deliver(acted: Acted) -> None:
-            if acted.events:
-                await self._publish(acted.events)
+            await self._publish_events(acted)
             await results.send(acted.result)
 
         async with self._transaction as transaction:
             while (acted := await transaction.advance(deliver)) is not None:
                 await deliver(acted)
+
+    async def _publish_events(self, acted: Acted) -> None:
+        if acted.events:
+            await self._transaction.hold(lambda: self._publish(acted.events))
 
 
 class DispatchedSagaSource:

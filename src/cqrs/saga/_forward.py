@@ -21,7 +21,7 @@ from cqrs.saga._plan import Branch, Stage, StepPlan
 from cqrs.saga._progress import StepProgress, StepState
 from cqrs.saga._step_run import Acted, StepCaller
 from cqrs.saga._verdict import UNKNOWN_OUTCOME
-from cqrs.saga.compensation import Compensator
+from cqrs.saga.compensation import Compensator, attach_compensation_errors
 from cqrs.saga.journal import Checkpoint
 from cqrs.saga.models import SagaContext, adopt
 from cqrs.saga.options import SagaOptions
@@ -160,27 +160,30 @@ class Forward:
             return await self._perform(branch.primary, self._ledger.context)
         if self._progress[branch.fallback].may_have_acted:
             return await self._perform(branch.fallback, self._ledger.context)
-        fallback = branch.fallback
+        fallback, trial = branch.fallback, _Trial(self._ledger.context)
+        if self._progress[branch.primary].is_being_undone:
+            return await self._fall_back(branch.primary, fallback, trial)
         return await run_with_fallback(
-            branch.policy, lambda: self._try(branch.primary), lambda: self._fall_back(branch.primary, fallback)
+            branch.policy,
+            lambda: self._try(branch.primary, trial),
+            lambda: self._fall_back(branch.primary, fallback, trial),
         )
 
-    async def _try(self, plan: StepPlan) -> Acted:
+    async def _try(self, plan: StepPlan, trial: _Trial) -> Acted:
         """Perform a step on a copy of the context, of which nothing is kept if it fails."""
-        context = self._ledger.context
-        before, trial = copy.deepcopy(context), copy.deepcopy(context)
         try:
-            return await self._perform(plan, trial)
+            return await self._perform(plan, trial.context)
         finally:
             if self._progress[plan].may_have_acted:
-                adopt(context, trial, unlike=before)
+                trial.keep()
 
-    async def _fall_back(self, failed: StepPlan, plan: StepPlan) -> Acted:
+    async def _fall_back(self, failed: StepPlan, plan: StepPlan, trial: _Trial) -> Acted:
         primary, fallback = self._progress[failed], self._progress[plan]
         if primary.may_have_acted:
-            if failed.on_unknown in (OnUnknown.PARK, OnUnknown.RETRY) and primary.error is not None:
+            if primary.error is not None and failed.on_unknown in (OnUnknown.PARK, OnUnknown.RETRY):
                 raise primary.error
             await run_protected(lambda: self._undo(primary), self._options.compensation_timeout)
+            trial.take_back()
 
         def fill(checkpoint: Checkpoint) -> None:
             primary.settle(checkpoint)
@@ -191,9 +194,12 @@ class Forward:
 
     async def _undo(self, step: StepProgress) -> None:
         await self._ledger.write(step.settle)
-        error = await self._compensator.undo(step)
-        if error is not None:
-            raise error
+        failure = await self._compensator.undo(step)
+        if failure is not None and step.error is not None:
+            attach_compensation_errors(step.error, (failure,))
+            raise step.error
+        if failure is not None:
+            raise failure
 
     async def _perform(self, plan: StepPlan, context: SagaContext) -> Acted:
         step = self._progress[plan]
@@ -246,11 +252,31 @@ class Forward:
         raise SagaStepTimeoutError(self._ledger.saga_id, step.plan.name, seconds)
 
 
+class _Trial:
+    """A copy of a context, for a step that may fail. The other steps of a parallel group write into the context itself.
+
+    :param target: the context.
+    """
+
+    def __init__(self, target: SagaContext) -> None:
+        self._target = target
+        self._before = copy.deepcopy(target)
+        self.context = copy.deepcopy(target)
+
+    def keep(self) -> None:
+        """Give the context what the step has written."""
+        adopt(self._target, self.context, unlike=self._before)
+
+    def take_back(self) -> None:
+        """Give the context back what it had where the step has written."""
+        adopt(self._target, self._before, unlike=self.context)
+
+
 def _is_worth_it(step: StepProgress, error: BaseException) -> bool:
     policy = step.plan.retry
     if policy is None or not policy.covers(error) or isinstance(error, WIRING_ERRORS):
         return False
-    return not isinstance(error, UNKNOWN_OUTCOME) or step.plan.on_unknown is OnUnknown.RETRY
+    return not step.is_doubtful or step.plan.on_unknown is OnUnknown.RETRY
 
 
 def _is_cancelled() -> bool:

@@ -74,11 +74,11 @@ class Ledger:
 
     async def _write(self, fill: Callable[[Checkpoint], None]) -> None:
         checkpoint = Checkpoint()
-        fill(checkpoint)
         try:
+            fill(checkpoint)
             await self.journal.write(checkpoint)
         except BaseException as error:
-            self.has_failed = isinstance(error, Exception)
+            self.has_failed = isinstance(error, Exception) and not isinstance(error, SerializationError)
             self.progress.distrust(checkpoint)
             raise
 

@@ -54,10 +54,11 @@ class StepProgress:
 
     :param logged: what the log says last of its act.
     :param is_doubtful: whether an earlier attempt of it may have acted, whatever a later one says.
+    :param is_being_undone: whether its compensation has begun, or is done.
     :param handler: the instance that acted.
     """
 
-    __slots__ = ("error", "handler", "is_doubtful", "logged", "plan", "state")
+    __slots__ = ("error", "handler", "is_being_undone", "is_doubtful", "logged", "plan", "state")
 
     def __init__(self, plan: StepPlan) -> None:
         self.plan = plan
@@ -65,6 +66,7 @@ class StepProgress:
         self.logged: SagaStepStatus | None = None
         self.error: Exception | None = None
         self.is_doubtful = False
+        self.is_being_undone = False
         self.handler: AnySagaStep | None = None
 
     @property
@@ -110,6 +112,7 @@ class StepProgress:
     def read(self, entry: SagaLogEntry) -> None:
         """Take in an entry of the log."""
         if entry.action == "compensate":
+            self.is_being_undone = True
             if entry.status in (SagaStepStatus.COMPLETED, SagaStepStatus.COMPENSATED):
                 self.state = StepState.UNDONE
             return
@@ -118,6 +121,7 @@ class StepProgress:
             return
         self.state, self.logged = _STATE.get(entry.status, self.state), entry.status
         self.is_doubtful = self.state is StepState.ACTING
+        self.is_being_undone = False
 
 
 class Progress:

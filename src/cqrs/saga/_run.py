@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -165,15 +165,15 @@ class SagaRun:
 
     async def _go_forward(self, record: SagaRecord, refusal: Exception) -> None:
         deadline = record.deadline
-        is_late = deadline is not None and deadline <= self._options.clock()
-        verdict = verdict_on_recovery(self._progress, is_late)
+        has_time = deadline is None or self.forward.has_arrived or deadline > self._options.clock()
+        verdict = verdict_on_recovery(self._progress, not has_time)
         if verdict is Verdict.STAY:
             if record.status is SagaStatus.PENDING:
                 await self._ledger.write(_run_again)
             return
         if verdict is Verdict.PARK:
             refusal = SagaParkedError(record.saga_id, parked_because(self._progress))
-        elif deadline is not None and is_late:
+        elif deadline is not None and not has_time:
             refusal = SagaDeadlineExceededError(record.saga_id, deadline)
         await self._end(verdict, refusal)
         raise refusal
@@ -188,9 +188,29 @@ class SagaRun:
         if not self.forward.has_arrived:
             return await self.forward.advance()
         self._is_arriving = True
-        await self.forward.arrive()
+        try:
+            await self.forward.arrive()
+        except SagaLeaseLostError:
+            raise
+        except Exception:
+            if not await run_protected(self._has_arrived_after_all, 2 * _RELEASE_TIMEOUT):
+                raise
         self._has_ended = True
         return None
+
+    # All steps are done, and nobody is helped by an error when that can be written in the end.
+    async def _has_arrived_after_all(self) -> bool:
+        with contextlib.suppress(Exception):
+            await self.forward.arrive()
+            return True
+        with contextlib.suppress(Exception):
+            record, _ = await self._journal.load()
+            return record.status is SagaStatus.COMPLETED
+        return False
+
+    async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Await ``work()``; as long as that takes, the saga stays this run's."""
+        await self._ledger.hold(work)
 
     async def fail(self, error: BaseException) -> None:
         """Bring the saga to an end after ``error``, which gets the compensation errors attached to it.

@@ -14,7 +14,7 @@ from cqrs.events.event_source import discard_events, unpublished
 from cqrs.middlewares.base import MiddlewareChain
 from cqrs.saga._progress import StepProgress
 from cqrs.saga.models import SagaContext
-from cqrs.saga.step import AnySagaStep, SagaStepResult
+from cqrs.saga.step import AnySagaStep, SagaStepResult, enter_step, leave_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +61,26 @@ class StepCaller:
         if self._needs_scope(step):
             async with DispatchScope(self._container) as resolver:
                 step.handler = await resolver.resolve(step.plan.step_type)
-                return await _act(step.handler, context)
+                return await self._act(step, step.handler, context)
         if step.handler is None:
             step.handler = await self._container.resolve(step.plan.step_type)
-        return await _act(step.handler, context)
+        return await self._act(step, step.handler, context)
+
+    async def _act(
+        self, step: StepProgress, handler: AnySagaStep, context: SagaContext
+    ) -> tuple[Any, Sequence[IEvent]]:
+        token = enter_step(f"{self._saga_id}/{step.plan.name}")
+        try:
+            result = await handler.act(context)
+        except BaseException:
+            discard_events(handler)
+            raise
+        finally:
+            leave_step(token)
+        # Whatever fails from here on, a middleware or a commit, the step may have acted.
+        step.is_doubtful = True
+        recorded = handler.events
+        return result, unpublished(handler, recorded) if recorded else ()
 
     async def compensate(self, step: StepProgress, context: SagaContext) -> None:
         """Let ``step`` compensate once.
@@ -73,11 +89,18 @@ class StepCaller:
         """
         if self._needs_scope(step):
             async with DispatchScope(self._container) as resolver:
-                await (await resolver.resolve(step.plan.step_type)).compensate(context)
+                await self._compensate(step, await resolver.resolve(step.plan.step_type), context)
                 return
         if step.handler is None:
             step.handler = await self._container.resolve(step.plan.step_type)
-        await step.handler.compensate(context)
+        await self._compensate(step, step.handler, context)
+
+    async def _compensate(self, step: StepProgress, handler: AnySagaStep, context: SagaContext) -> None:
+        token = enter_step(f"{self._saga_id}/{step.plan.name}")
+        try:
+            await handler.compensate(context)
+        finally:
+            leave_step(token)
 
     def _needs_scope(self, step: StepProgress) -> bool:
         return self._has_scopes and needs_scope(self._container, step.plan.step_type)
@@ -99,13 +122,3 @@ class StepCaller:
 
 def _is_result(returned: object) -> TypeGuard[SagaStepResult[Any, Any]]:
     return isinstance(returned, SagaStepResult)
-
-
-async def _act(handler: AnySagaStep, context: SagaContext) -> tuple[Any, Sequence[IEvent]]:
-    try:
-        result = await handler.act(context)
-    except BaseException:
-        discard_events(handler)
-        raise
-    recorded = handler.events
-    return result, unpublished(handler, recorded) if recorded else ()

@@ -101,7 +101,7 @@ class Journal(abc.ABC):
 class LeasedJournal(Journal):
     """Writes for the holder of a lease.
 
-    :param duration: how many seconds the lease lasts from each write.
+    :param duration: how many seconds a lease is to last from each write.
     :param lease: the lease, where the saga has been claimed already.
     """
 
@@ -110,7 +110,7 @@ class LeasedJournal(Journal):
     ) -> None:
         super().__init__(saga_id)
         self._storage = storage
-        self._duration = duration
+        self._duration = duration if lease is None else lease.duration
         self._lease = lease
         self._owner = new_owner() if lease is None else lease.owner
         self._renewed_at = -math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
@@ -170,4 +171,4 @@ class SagaMediator:
         async with self._dispatcher.recovery(saga_type, saga_id, turn or RecoveryTurn()) as transaction:
             await transaction.resume(context_type)
             while (acted := await transaction.advance()) is not None:
-                await self._event_processor.emit_events(acted.events)
+                await transaction.hold(functools.partial(self._event_processor.emit_events, acted.events))

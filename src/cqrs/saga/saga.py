@@ -41,6 +41,7 @@ class Saga(Generic[ContextT]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls._compiled = None  # inherited steps may not fit the context of this class
         cls.stages()
         seconds_of(cls.deadline, f"{cls.__qualname__}.deadline")
 
@@ -48,10 +49,10 @@ class Saga(Generic[ContextT]):
     def stages(cls) -> Sequence[Stage]:
         """Its steps, checked and compiled; once, until others are put in their place."""
         compiled = cls._compiled
-        if compiled is None or compiled[0] is not cls.steps:
+        if compiled is None or compiled[0] != tuple(cls.steps):
             context_type = SagaContextTypeExtractor.extract_from_class(cls, Saga)
             SagaStepValidator(cls.__name__, context_type).validate_steps(cls.steps)
-            compiled = cls._compiled = (cls.steps, compile_stages(cls.steps))
+            compiled = cls._compiled = (tuple(cls.steps), compile_stages(cls.steps))
         return compiled[1]
 
     @property

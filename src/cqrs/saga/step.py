@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextvars
 import dataclasses
 import enum
 import uuid
@@ -11,11 +12,25 @@ from typing import Any, ClassVar, Generic
 from typing_extensions import TypeVar
 
 from cqrs.events.event_source import EventSource
+from cqrs.exceptions import SagaUsageError
 from cqrs.retry import RetryPolicy
 from cqrs.saga.models import ContextT
 
 Resp = TypeVar("Resp", default=None)
 """The response of a step."""
+
+
+_key: contextvars.ContextVar[str] = contextvars.ContextVar("cqrs_saga_step")
+
+
+def enter_step(key: str) -> contextvars.Token[str]:
+    """Let the step that is called next find ``key``."""
+    return _key.set(key)
+
+
+def leave_step(token: contextvars.Token[str]) -> None:
+    """Undo :func:`enter_step`."""
+    _key.reset(token)
 
 
 class OnUnknown(str, enum.Enum):
@@ -82,6 +97,19 @@ class SagaStepHandler(EventSource, Generic[ContextT, Resp]):
 
         May be called again after it failed or was interrupted, so it must be idempotent.
         """
+
+    def idempotency_key(self) -> str:
+        """A key for what this step does in this saga: its id and the step's name in the log.
+
+        It is the same whenever the step acts or compensates in this saga, in recovery too, so that whoever is
+        asked for something with it can tell that it was asked for it before.
+
+        :raises SagaUsageError: the step is neither acting nor compensating.
+        """
+        key = _key.get(None)
+        if key is None:
+            raise SagaUsageError(f"{type(self).__qualname__} has a key only while it acts or compensates in a saga.")
+        return key
 
     def _generate_step_result(
         self,

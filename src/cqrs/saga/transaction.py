@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Protocol
@@ -172,6 +172,10 @@ class SagaTransaction(AsyncIterator[SagaStepResult[ContextT, Any]], Generic[Cont
                 return None
             self._ready.extend(acted)
         return self._ready.popleft()
+
+    async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Await ``work()`` between two steps; the lease is renewed meanwhile."""
+        await self._run.hold(work)
 
     async def resume(self, build: ContextBuilder[ContextT]) -> None:
         """Take the saga over from storage, where iterating would begin it; then iterate.
