@@ -11,8 +11,9 @@ import anyio
 import cqrs
 from cqrs.events import bootstrap as event_bootstrap
 from cqrs.requests import bootstrap as request_bootstrap
-from orders import handlers, read_model
-from orders.warehouse import OrderBook, Warehouse
+from cqrs.saga import bootstrap as saga_bootstrap
+from orders import handlers, order_saga, read_model
+from orders.warehouse import Bank, OrderBook, Warehouse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Application:
 
     requests: cqrs.RequestMediator
     streams: cqrs.StreamingRequestMediator
+    sagas: cqrs.SagaMediator
     subscriber: read_model.Subscriber
     broker: cqrs.InMemoryMessageBroker
     warehouse: Warehouse
@@ -30,6 +32,7 @@ def assemble() -> Application:
     """Wire everything. No event loop is needed yet."""
     broker, warehouse, container = cqrs.InMemoryMessageBroker(), Warehouse(), cqrs.PlainContainer()
     container.register_instance(Warehouse, warehouse)
+    container.register(Bank, lifetime=cqrs.Lifetime.SINGLETON)
     container.register(OrderBook, lifetime=cqrs.Lifetime.SINGLETON)
     container.register(read_model.OrderStatuses, lifetime=cqrs.Lifetime.SINGLETON)
     requests = request_bootstrap.bootstrap(
@@ -47,14 +50,21 @@ def assemble() -> Application:
         commands_mapper=handlers.bind_streams,
         domain_events_mapper=handlers.bind_domain_events,
     )
+    sagas = saga_bootstrap.bootstrap(
+        di_container=container,
+        message_broker=broker,
+        sagas_mapper=order_saga.bind_sagas,
+        saga_storage=cqrs.MemorySagaStorage(),
+    )
     notifications = event_bootstrap.bootstrap(di_container=container, events_mapper=read_model.bind_notifications)
-    return Application(requests, streams, read_model.Subscriber(broker, notifications), broker, warehouse)
+    subscriber = read_model.Subscriber(broker, notifications)
+    return Application(requests, streams, sagas, subscriber, broker, warehouse)
 
 
 @asynccontextmanager
 async def running() -> AsyncGenerator[Application]:
     """The service with its subscriber at work. At the end the subscriber reads what is left, and ends."""
     application = assemble()
-    async with anyio.create_task_group() as tasks, application.broker, application.streams:
+    async with anyio.create_task_group() as tasks, application.broker, application.streams, application.sagas:
         await tasks.start(application.subscriber.run)
         yield application

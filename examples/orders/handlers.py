@@ -13,6 +13,7 @@ from orders.messages import (
     OrderAccepted,
     OrderPlaced,
     PlaceOrder,
+    RefuseOrder,
     ShelfDue,
     ShipmentProgress,
     ShipOrders,
@@ -81,6 +82,13 @@ class AnnounceOrder(Recorder, cqrs.EventHandler[OrderPlaced]):
         self.record(status_changed(event.order_id, event.customer, "placed"))
 
 
+class RefuseOrderHandler(Recorder, cqrs.RequestHandler[RefuseOrder, None]):
+    """Tells other services."""
+
+    async def handle(self, request: RefuseOrder) -> None:
+        self.record(status_changed(request.order_id, request.customer, "refused"))
+
+
 class ShipOrdersHandler(Recorder, cqrs.StreamingRequestHandler[ShipOrders, ShipmentProgress]):
     """Ships one order after the other. Others are told of each before the caller is."""
 
@@ -117,6 +125,7 @@ class CountShelf(cqrs.EventHandler[ShelfDue]):
 def bind_commands(mapper: cqrs.RequestMap) -> None:
     """Commands that are sent."""
     mapper.bind(PlaceOrder, PlaceOrderHandler)
+    mapper.bind(RefuseOrder, RefuseOrderHandler)
     mapper.bind(TakeStock, TakeStockHandler)
 
 

@@ -22,6 +22,13 @@ class PlaceOrder(cqrs.Request[OrderAccepted]):
     items: dict[str, int]
 
 
+class RefuseOrder(cqrs.Request[None]):
+    """Command: tell everybody that an order comes to nothing."""
+
+    order_id: str
+    customer: str
+
+
 class TakeStock(cqrs.Request[None]):
     """Command: count what is on the shelves."""
 
@@ -58,6 +65,13 @@ class ReadOrders(cqrs.Request[OrderOverview]):
     """Query: how are the orders of a customer getting on?"""
 
     customer: str
+
+
+class PaymentTaken(cqrs.Response):
+    """What a step of the order saga gives back. ``amount`` is in cents."""
+
+    payment_id: str
+    amount: int
 
 
 class OrderPlaced(cqrs.DomainEvent):

@@ -12,6 +12,7 @@ import types
 import typing
 import uuid
 from collections import defaultdict
+from contextlib import aclosing
 
 import anyio
 import pydantic
@@ -27,9 +28,14 @@ from cqrs.requests.cor_request_handler import CORRequestHandler
 from cqrs.requests.mermaid import CoRMermaid
 from cqrs.requests.request_handler import RequestHandler, StreamingRequestHandler
 from cqrs.response import Response
+from cqrs.saga import bootstrap as saga_bootstrap
+from cqrs.saga.fallback import Fallback
+from cqrs.saga.mermaid import SagaMermaid
 from cqrs.saga.models import SagaContext
+from cqrs.saga.recovery import recover_saga
 from cqrs.saga.saga import Saga
 from cqrs.saga.step import SagaStepHandler, SagaStepResult
+from cqrs.saga.storage.memory import MemorySagaStorage
 
 Binder = typing.Callable[[typing.Any], None]
 
@@ -485,9 +491,19 @@ class ReserveInventoryStep(SagaStepHandler[OrderContext, ReserveInventoryRespons
         context.inventory_reservation_id = f"reservation_{context.order_id}"
         return self._generate_step_result(ReserveInventoryResponse(reservation_id=context.inventory_reservation_id))
 
+    async def compensate(self, context: OrderContext) -> None:
+        context.inventory_reservation_id = None
+
+
+class PaymentRefused(Exception):
+    pass
+
 
 class ProcessPaymentStep(SagaStepHandler[OrderContext]):
     async def act(self, context: OrderContext) -> SagaStepResult[OrderContext]:
+        if context.total_amount > 1000:
+            raise PaymentRefused
+        context.payment_id = f"payment_{context.order_id}"
         return self._generate_step_result(None)
 
 
@@ -523,6 +539,145 @@ async def test_saga_declaration() -> None:
     step_result = await ReserveInventoryStep().act(context)
     assert step_result.step_type.__name__ == "ReserveInventoryStep"
     assert step_result.response.reservation_id == context.inventory_reservation_id == "reservation_123"
+
+
+def order_mediator(saga: type[Saga[OrderContext]], storage: MemorySagaStorage | None = None) -> cqrs.SagaMediator:
+    return saga_bootstrap.bootstrap(
+        di_container=cqrs.PlainContainer(), sagas_mapper=bind((OrderContext, saga)), saga_storage=storage
+    )
+
+
+async def test_saga_example(capsys: pytest.CaptureFixture[str]) -> None:
+    """Section "Saga Pattern", "Example": the saga is run by the mediator, and its results are printed."""
+    mediator = order_mediator(OrderSaga, MemorySagaStorage())
+
+    context = OrderContext(order_id="123", user_id="user_1", items=["item_1"], total_amount=100.0)
+    saga_id = uuid.uuid4()
+
+    async for step_result in mediator.stream(context, saga_id=saga_id):
+        print(f"Step completed: {step_result.step_type.__name__}")  # noqa: T201
+
+    assert capsys.readouterr().out == "Step completed: ReserveInventoryStep\nStep completed: ProcessPaymentStep\n"
+    assert context.payment_id == "payment_123"
+    status, stored, _ = await mediator.storage.load_saga_state(saga_id)
+    assert status is cqrs.SagaStatus.COMPLETED
+    assert OrderContext.from_dict(stored) == context
+
+
+async def test_saga_example_whose_payment_fails() -> None:
+    """Section "Saga Pattern", "Example": if any step fails, compensation happens, and the failure is raised."""
+    mediator = order_mediator(OrderSaga)
+    context = OrderContext(order_id="123", user_id="user_1", items=["item_1"], total_amount=5000.0)
+    saga_id = uuid.uuid4()
+    done: list[str] = []
+    with pytest.raises(PaymentRefused):  # noqa: PT012
+        async for step_result in mediator.stream(context, saga_id=saga_id):
+            done.append(step_result.step_type.__name__)  # noqa: PERF401
+    assert done == ["ReserveInventoryStep"]
+    assert context.inventory_reservation_id is None
+    status, _, _ = await mediator.storage.load_saga_state(saga_id)
+    assert status is cqrs.SagaStatus.FAILED
+
+
+async def test_saga_fallback_with_circuit_breaker() -> None:
+    """Section "Fallback Pattern with Circuit Breaker": the fallback acts, and after two failures it alone does."""
+    pytest.importorskip("aiobreaker")
+    from cqrs.adapters.circuit_breaker import AioBreakerAdapter
+
+    calls: list[str] = []
+
+    class PrimaryStep(SagaStepHandler[OrderContext, ReserveInventoryResponse]):
+        async def act(self, context: OrderContext) -> SagaStepResult[OrderContext, ReserveInventoryResponse]:
+            calls.append("primary")
+            raise RuntimeError("Service unavailable")
+
+    class FallbackStep(SagaStepHandler[OrderContext, ReserveInventoryResponse]):
+        async def act(self, context: OrderContext) -> SagaStepResult[OrderContext, ReserveInventoryResponse]:
+            reservation_id = f"fallback_reservation_{context.order_id}"
+            context.reservation_id = reservation_id
+            return self._generate_step_result(ReserveInventoryResponse(reservation_id=reservation_id))
+
+    class OrderSagaWithFallback(Saga[OrderContext]):
+        steps = [
+            Fallback(
+                step=PrimaryStep,
+                fallback=FallbackStep,
+                circuit_breaker=AioBreakerAdapter(
+                    fail_max=2,
+                    timeout_duration=60,
+                ),
+            ),
+        ]
+
+    mediator = order_mediator(OrderSagaWithFallback)
+    for order_id in ("1", "2", "3"):
+        context = OrderContext(order_id=order_id, user_id="user_1", items=[], total_amount=1.0)
+        (result,) = [result async for result in mediator.stream(context)]
+        assert result.step_type is FallbackStep
+        assert result.response.reservation_id == f"fallback_reservation_{order_id}"
+    assert calls == ["primary", "primary"]
+
+
+async def test_saga_recovery_and_history(capsys: pytest.CaptureFixture[str]) -> None:
+    """Section "Saga Pattern", recovery: an interrupted saga resumes behind its last step, and its log is printed."""
+    storage, di_container, saga_id = MemorySagaStorage(), cqrs.PlainContainer(), uuid.uuid4()
+    context = OrderContext(order_id="123", user_id="user_1", items=["item_1"], total_amount=100.0)
+    async with aclosing(order_mediator(OrderSaga, storage).stream(context, saga_id=saga_id)) as results:
+        await anext(results)
+
+    saga = OrderSaga()
+
+    await recover_saga(
+        saga=saga,
+        saga_id=saga_id,
+        context_builder=OrderContext,
+        container=di_container,
+        storage=storage,
+    )
+
+    history = await storage.get_step_history(saga_id)
+    for entry in history:
+        print(f"{entry.timestamp}: {entry.step_name} - {entry.action} - {entry.status}")  # noqa: T201
+
+    printed = [line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert printed == [
+        "ReserveInventoryStep - act - started",
+        "ReserveInventoryStep - act - completed",
+        "ProcessPaymentStep - act - started",
+        "ProcessPaymentStep - act - not_started",
+        "ProcessPaymentStep - act - started",
+        "ProcessPaymentStep - act - completed",
+    ]
+    assert (await storage.load_saga_state(saga_id))[0] is cqrs.SagaStatus.COMPLETED
+
+
+async def test_saga_recovery_continues_a_compensation() -> None:
+    """Section "Saga Pattern", recovery: a saga that was being compensated is, and says so by a RuntimeError."""
+    storage, saga_id = MemorySagaStorage(), uuid.uuid4()
+    context = OrderContext(order_id="123", user_id="user_1", items=[], total_amount=1.0)
+    async with aclosing(order_mediator(OrderSaga, storage).stream(context, saga_id=saga_id)) as results:
+        await anext(results)
+    await storage.update_status(saga_id, cqrs.SagaStatus.COMPENSATING)
+    with pytest.raises(RuntimeError, match="compensating"):
+        await recover_saga(OrderSaga(), saga_id, OrderContext, cqrs.PlainContainer(), storage)
+    status, stored, _ = await storage.load_saga_state(saga_id)
+    assert status is cqrs.SagaStatus.FAILED
+    assert stored["inventory_reservation_id"] is None
+
+
+def test_mermaid_diagrams_of_a_saga() -> None:
+    """Section "Mermaid Diagram Generation" (sagas)."""
+    saga = OrderSaga()
+    generator = SagaMermaid(saga)
+
+    sequence_diagram = generator.sequence()
+
+    class_diagram = generator.class_diagram()
+
+    assert sequence_diagram.startswith("sequenceDiagram")
+    assert class_diagram.startswith("classDiagram")
+    steps = ("ReserveInventoryStep", "ProcessPaymentStep")
+    assert all(step in sequence_diagram and step in class_diagram for step in steps)
 
 
 async def test_di_library() -> None:
@@ -564,7 +719,7 @@ async def test_dependency_injector_library() -> None:
 
 
 async def test_bootstrap() -> None:
-    """Section "Bootstrap": cached factories of a request mediator and an event mediator, with ``on_startup``."""
+    """Section "Bootstrap": cached factories of a request, an event and a saga mediator, with ``on_startup``."""
     started: list[str] = []
     orm = types.SimpleNamespace(init_store_event_mapper=lambda: started.append("mapped"))
 
@@ -586,7 +741,18 @@ async def test_bootstrap() -> None:
             on_startup=[orm.init_store_event_mapper],
         )
 
+    @functools.lru_cache
+    def saga_mediator_factory() -> cqrs.SagaMediator:
+        return saga_bootstrap.bootstrap(
+            di_container=cqrs.PlainContainer(),
+            sagas_mapper=bind((OrderContext, OrderSaga)),
+            domain_events_mapper=init_events,
+            saga_storage=MemorySagaStorage(),
+        )
+
     assert (await mediator_factory().send(ReadMeetingQuery(meeting_id="1"))).meeting_id == "1"
+    order = OrderContext(order_id="1", user_id="ada", items=[], total_amount=1.0)
+    assert len([step async for step in saga_mediator_factory().execute(order)]) == 2
     closed.clear()
     payload = NotificationMeetingRoomClosed(room="blue")
     await event_mediator_factory().send(

@@ -245,6 +245,31 @@ class ClaimsAnyName(MemorySagaStorage):
         return await super().claim_sagas(owner, duration, limit, max_recovery_attempts=max_recovery_attempts)
 
 
+class CountsNoLostLeases(MemorySagaStorage):
+    async def claim_sagas(self, *args, **kwargs):
+        attempts = {saga.saga_id: saga.recovery_attempts for saga in self._table.sagas.values()}
+        leases = await super().claim_sagas(*args, **kwargs)
+        for lease in leases:
+            self._table.find(lease.saga_id).recovery_attempts = attempts[lease.saga_id]
+        return leases
+
+
+class CountsEveryClaim(CountsNoLostLeases):
+    async def claim_sagas(self, *args, **kwargs):
+        leases = await super().claim_sagas(*args, **kwargs)
+        for lease in leases:
+            self._table.find(lease.saga_id).recovery_attempts += 1
+        return leases
+
+
+class CountsWhatIsAskedFor(MemorySagaStorage):
+    async def acquire_lease(self, saga_id, owner, duration):
+        was_lost = self._table.find(saga_id).locked_by is not None
+        lease = await super().acquire_lease(saga_id, owner, duration)
+        self._table.find(saga_id).recovery_attempts += was_lost
+        return lease
+
+
 class PurgesTooEarly(MemorySagaStorage):
     async def purge_finished(self, older_than, limit=1000):
         return await super().purge_finished(timedelta(0), limit)
@@ -290,6 +315,10 @@ FOUND: list[tuple[type[ISagaStorage], Callable[..., Any], dict[str, Any]]] = [
     (ClaimsWhatIsNotDue, CONTRACT.test_a_release_after_a_failure_backs_off, {}),
     (ClaimsWhatIsParked, CONTRACT.test_a_parked_saga_is_left_alone, {}),
     (ClaimsAnyName, CONTRACT.test_claims_can_ask_for_names, {}),
+    (CountsNoLostLeases, CONTRACT.test_a_lease_that_was_not_given_back_is_counted, {}),
+    (CountsNoLostLeases, CONTRACT.test_the_last_lease_that_is_lost_counts_too, {}),
+    (CountsEveryClaim, CONTRACT.test_a_lease_that_was_not_given_back_is_counted, {}),
+    (CountsWhatIsAskedFor, CONTRACT.test_a_lease_that_somebody_asked_for_is_not_counted, {}),
     (PurgesTooEarly, CONTRACT.test_what_ended_lately_is_not_purged, {}),
     (PurgesWithoutEnd, CONTRACT.test_a_purge_deletes_so_many_at_most, {}),
 ]
