@@ -70,7 +70,7 @@ async def run_protected(work: Callable[[], Awaitable[_T]], seconds: float) -> _T
 
     It runs in a child task, inside a shield. A shield alone does not stop native cancellation on asyncio
     (``task.cancel()``, ``asyncio.timeout``); that reaches the task that waits here, any number of times, and
-    the child goes on. When it has ended, the cancellation is raised here.
+    the child goes on. When it has ended, the cancellation is raised here, or at the next checkpoint.
 
     :raises TimeoutError: the time was over, and the work has been cancelled.
     :raises Exception: what the work raised.

@@ -30,3 +30,14 @@ def at_least_one(option: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InvalidOptionError(option, value, "a whole number, at least 1")
     return value
+
+
+def seconds(option: str, value: Any, *, may_be_zero: bool = False) -> float:
+    """``value``, where it is a number of seconds greater than zero, ``math.inf`` included.
+
+    :raises InvalidOptionError: it is not.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not (value > 0 or (may_be_zero and value == 0)):
+        raise InvalidOptionError(option, value, "a number of seconds" + ("" if may_be_zero else " greater than zero"))
+    return float(value)

@@ -294,6 +294,10 @@ class _Pipe:
         try:
             with self._scope, self._send:
                 await self._source.push(self._send)
+        except StopAsyncIteration as end:
+            # It would end the consumer's loop as if all were well (https://peps.python.org/pep-0479/).
+            self._failure = RuntimeError("a handler raised StopAsyncIteration")
+            self._failure.__cause__ = end
         except Exception as error:  # noqa: BLE001  # raised on the consumer's side
             self._failure = error
         except BaseException:

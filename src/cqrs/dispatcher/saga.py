@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import timedelta
@@ -16,7 +18,7 @@ from cqrs.middlewares.base import MiddlewareChain
 from cqrs.requests.map import SagaMap
 from cqrs.retry import exponential
 from cqrs.saga._run import RecoveryTurn
-from cqrs.saga.models import ContextT, SagaContext
+from cqrs.saga.models import ContextT, SagaContext, load_context
 from cqrs.saga.options import COMPENSATION_TIMEOUT, LEASE_DURATION, SagaOptions
 from cqrs.saga.saga import Saga
 from cqrs.saga.storage.memory import MemorySagaStorage
@@ -109,24 +111,34 @@ class SagaDispatcher:
         """
         return tuple(self._by_name())
 
-    def named(self, name: str) -> tuple[type[Saga[Any]], type[SagaContext]]:
-        """The saga that the storage keeps under ``name``, and its context.
+    def named(self, name: str) -> tuple[type[Saga[Any]], Callable[[dict[str, Any]], SagaContext]]:
+        """The saga that the storage keeps under ``name``, and what makes its context of what is stored.
 
         :raises SagaDoesNotExist: none of that name is bound.
         """
         try:
-            return self._by_name()[name]
+            saga_type, context_types = self._by_name()[name]
         except KeyError:
             raise SagaDoesNotExist(f"No saga named {name} is bound. Bind it: mapper.bind(Context, {name}).") from None
+        return saga_type, functools.partial(_load_best, context_types)
 
-    def _by_name(self) -> dict[str, tuple[type[Saga[Any]], type[SagaContext]]]:
-        found: dict[str, tuple[type[Saga[Any]], type[SagaContext]]] = {}
+    def _by_name(self) -> dict[str, tuple[type[Saga[Any]], list[type[SagaContext]]]]:
+        found: dict[str, tuple[type[Saga[Any]], list[type[SagaContext]]]] = {}
         for context_type in self._saga_map:
             for saga_type in self._saga_map.sagas_of(context_type):
-                other = found.setdefault(saga_type.__name__, (saga_type, context_type))
-                if other[0] is not saga_type:
+                known, contexts = found.setdefault(saga_type.__name__, (saga_type, []))
+                contexts.append(context_type)
+                if known is not saga_type:
                     raise ConfigurationError(
-                        f"{name_of(saga_type)} of {saga_type.__module__} and of {other[0].__module__} have one name, "
+                        f"{name_of(saga_type)} of {saga_type.__module__} and of {known.__module__} have one name, "
                         f"under which both would be stored: rename one of them."
                     )
         return found
+
+
+def _load_best(context_types: Sequence[type[SagaContext]], stored: dict[str, Any]) -> SagaContext:
+    # A saga may be bound to several contexts: what is stored is of the one whose fields it has.
+    def misfits(context_type: type[SagaContext]) -> int:
+        return len(stored.keys() ^ {field.name for field in dataclasses.fields(context_type)})
+
+    return load_context(min(context_types, key=misfits), stored)

@@ -100,7 +100,7 @@ class Forward:
         await self._ledger.write(fill)
 
     def _remaining(self, stage: Stage) -> float | None:
-        if self.deadline is None or stage.is_behind_pivot:
+        if self.deadline is None or stage.is_behind_pivot or self._progress.unknown_pivot:
             return None
         return (self.deadline - self._options.clock()).total_seconds()
 
@@ -116,7 +116,7 @@ class Forward:
         if len(branches) > 1:
             return await self._do_parallel(stage, branches)
         acted = await self._do_branch(branches[0])
-        await self._log_done(stage)
+        await self._log_done(stage, branches[0])
         return (acted,)
 
     async def _do_parallel(self, stage: Stage, branches: Sequence[Branch]) -> Sequence[Acted]:
@@ -129,7 +129,7 @@ class Forward:
         async def do(branch: Branch) -> None:
             async with slots:
                 result = await self._do_branch(branch)
-                await self._log_done(stage)
+                await self._log_done(stage, branch)
             if deliver is None:
                 acted.append(result)
             else:
@@ -143,10 +143,11 @@ class Forward:
                 tasks.start_soon(do, branch)
         return acted
 
-    async def _log_done(self, stage: Stage) -> None:
+    async def _log_done(self, stage: Stage, branch: Branch) -> None:
         def fill(checkpoint: Checkpoint) -> None:
             for step in self._progress.of(stage):
-                if step.state in (StepState.DONE, StepState.FAILED):
+                # A step of another branch that has failed may be about to try again.
+                if step.state is StepState.DONE or (step.state is StepState.FAILED and step.plan in branch.steps):
                     step.settle(checkpoint)
             self._ledger.keep_context(checkpoint)
             following = self.position + 1
@@ -233,6 +234,11 @@ class Forward:
         step.attempt()
         try:
             acted = await self._act(step, context)
+        except StopAsyncIteration as end:
+            # It would end the loop over the results as if all were well (https://peps.python.org/pep-0479/).
+            error = RuntimeError(f"Step {step.plan.name} raised StopAsyncIteration")
+            step.fail(error, _is_cancelled())
+            raise error from end
         except Exception as error:
             step.fail(error, isinstance(error, UNKNOWN_OUTCOME) or _is_cancelled())
             raise

@@ -77,6 +77,7 @@ class Ledger:
         try:
             fill(checkpoint)
             await self.journal.write(checkpoint)
+            self.has_failed = False
         except BaseException as error:
             self.has_failed = isinstance(error, Exception) and not isinstance(error, SerializationError)
             self.progress.distrust(checkpoint)

@@ -31,8 +31,6 @@ class StepState(enum.Enum):
     """It has been compensated."""
 
 
-_MAY_HAVE_ACTED = (StepState.ACTING, StepState.DONE)
-
 # What the log must say at last of a step in that state, if it says anything.
 _TRUTH = {
     StepState.ANNOUNCED: SagaStepStatus.NOT_STARTED,
@@ -72,7 +70,12 @@ class StepProgress:
     @property
     def may_have_acted(self) -> bool:
         """Whether there may be something to undo."""
-        return self.state in _MAY_HAVE_ACTED
+        return self.state is StepState.DONE or self.is_unknown
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether nobody knows if it has acted; when it was to act again and did not, nobody knows either."""
+        return self.state is StepState.ACTING or (self.state is StepState.ANNOUNCED and self.is_doubtful)
 
     def announce(self, checkpoint: Checkpoint) -> None:
         """Have the log say that it begins."""
@@ -81,6 +84,8 @@ class StepProgress:
 
     def settle(self, checkpoint: Checkpoint) -> None:
         """Have the log say how it ended, where it does not yet."""
+        if self.is_unknown:
+            self.state = StepState.ACTING
         truth = _TRUTH.get(self.state)
         if truth is not None and truth is not self.logged:
             self._log(checkpoint, truth)
@@ -98,6 +103,7 @@ class StepProgress:
     def undo(self) -> None:
         """It has been compensated."""
         self.state = StepState.UNDONE
+        self.is_doubtful = False
 
     def fail(self, error: Exception, is_doubtful: bool) -> None:
         """It raised. ``is_doubtful``: it may have acted all the same."""
@@ -114,7 +120,7 @@ class StepProgress:
         if entry.action == "compensate":
             self.is_being_undone = True
             if entry.status in (SagaStepStatus.COMPLETED, SagaStepStatus.COMPENSATED):
-                self.state = StepState.UNDONE
+                self.undo()
             return
         # Other writers of logs put the failure of a later step under the name of one that is done.
         if entry.status is SagaStepStatus.FAILED and self.state is StepState.DONE:
@@ -140,7 +146,7 @@ class Progress:
     @property
     def unknown(self) -> list[StepProgress]:
         """The steps of which nobody knows whether they have acted."""
-        return [step for step in self if step.state is StepState.ACTING]
+        return [step for step in self if step.is_unknown]
 
     @property
     def unknown_pivot(self) -> list[StepProgress]:

@@ -43,7 +43,6 @@ from cqrs.saga.storage.models import SagaLease, SagaLogEntry, SagaRecord
 
 _logger = logging.getLogger("cqrs")
 _RELEASE_TIMEOUT = 5.0
-_ROLLING_BACK = (SagaStatus.COMPENSATING, SagaStatus.COMPENSATION_FAILED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,23 +122,25 @@ class SagaRun:
         """
         try:
             record, history = await self._journal.load()
-        except BaseException:
-            await self._let_go()
-            raise
-        self._is_open = self._is_begun = True
-        try:
             self._ledger.load(build, record.context)
             self._read(record, history)
-        except Exception as error:
-            await self.leave(error)
+        except BaseException as error:
+            await self._let_go(error)
             raise
+        self._is_open = self._is_begun = True
         await self._go_on(record)
 
-    async def _let_go(self) -> None:
-        # Nothing is known of the saga, so that nothing but the lease may be touched.
-        if self._journal.is_held:
-            with contextlib.suppress(Exception):  # the lease ends by itself
-                await run_protected(lambda: self._journal.write(Checkpoint(releases=True)), _RELEASE_TIMEOUT)
+    # What is known of the saga may be half of it, or nothing: nothing but the lease may be touched.
+    async def _let_go(self, error: BaseException | None) -> None:
+        self._has_ended = True
+        if not self._journal.is_held:
+            return
+        checkpoint = Checkpoint()
+        self._give_back(error, checkpoint)
+        try:
+            await run_protected(lambda: self._journal.write(checkpoint), _RELEASE_TIMEOUT)
+        except Exception as failure:  # noqa: BLE001  # the lease ends by itself
+            _logger.warning("Saga %s could not be given back: %r", self._ledger.saga_id, failure)
 
     def _read(self, record: SagaRecord, history: list[SagaLogEntry]) -> None:
         self.forward.deadline = record.deadline
@@ -148,22 +149,30 @@ class SagaRun:
             self.forward.position = self._progress.next_stage(record.saga_id, self._name)
 
     async def _go_on(self, record: SagaRecord) -> None:
-        if record.parked_reason is not None:
-            await self.leave()
-            raise SagaParkedError(record.saga_id, record.parked_reason)
         if record.status is SagaStatus.COMPLETED:
-            await self.leave()
+            await self._let_go(None)
             return
-        refusal = SagaRolledBackError(record.saga_id, str(record.status))
-        if record.status is SagaStatus.FAILED:
-            await self.leave()
-            raise refusal
-        if record.status in _ROLLING_BACK:
-            await self._end(verdict_on_rollback(self._progress), refusal)
-            raise refusal
-        await self._go_forward(record, refusal)
+        if record.parked_reason is not None:
+            await self._let_go(None)
+            raise SagaParkedError(record.saga_id, record.parked_reason)
+        if record.status in (SagaStatus.PENDING, SagaStatus.RUNNING):
+            await self._go_forward(record)
+        else:
+            await self._go_backward(record)
 
-    async def _go_forward(self, record: SagaRecord, refusal: Exception) -> None:
+    async def _go_backward(self, record: SagaRecord) -> None:
+        refusal: Exception = SagaRolledBackError(record.saga_id, str(record.status))
+        # There are logs of FAILED sagas, of other writers, whose compensations have failed.
+        if record.status is SagaStatus.FAILED and not any(step.may_have_acted for step in self._progress):
+            await self._let_go(None)
+            raise refusal
+        verdict = verdict_on_rollback(self._progress)
+        if verdict is Verdict.PARK:
+            refusal = SagaParkedError(record.saga_id, parked_because(self._progress))
+        await self._end(verdict, refusal)
+        raise refusal
+
+    async def _go_forward(self, record: SagaRecord) -> None:
         deadline = record.deadline
         has_time = deadline is None or self.forward.has_arrived or deadline > self._options.clock()
         verdict = verdict_on_recovery(self._progress, not has_time)
@@ -171,6 +180,7 @@ class SagaRun:
             if record.status is SagaStatus.PENDING:
                 await self._ledger.write(_run_again)
             return
+        refusal: Exception = SagaRolledBackError(record.saga_id, str(record.status))
         if verdict is Verdict.PARK:
             refusal = SagaParkedError(record.saga_id, parked_because(self._progress))
         elif deadline is not None and not has_time:
@@ -228,16 +238,13 @@ class SagaRun:
         verdict = verdict_on_failure(self._progress, error, resumes=self._recovery is not None and is_outside)
         await self._end(verdict, error, is_definite(self._progress, error))
 
-    async def leave(self, error: Exception | None = None) -> None:
-        """Give the saga back as it is; recovery goes on with it. Failures go to the log.
-
-        :param error: why it cannot go on, where it cannot.
-        """
+    async def leave(self) -> None:
+        """Give the saga back as it is; recovery goes on with it. Failures go to the log."""
         if self._has_ended or not self._is_begun:
             return
         self._has_ended = True
         try:
-            await run_protected(lambda: self._release(error), _RELEASE_TIMEOUT)
+            await run_protected(lambda: self._release(None), _RELEASE_TIMEOUT)
         except Exception as failure:  # noqa: BLE001  # the lease ends by itself
             _logger.warning("Saga %s could not be given back: %r", self._ledger.saga_id, failure)
 
@@ -282,8 +289,7 @@ class SagaRun:
 
     async def _release(self, error: BaseException | None) -> None:
         def fill(checkpoint: Checkpoint) -> None:
-            for step in self._progress:
-                step.settle(checkpoint)
+            self._ledger.keep_what_can_be(checkpoint, self._progress)
             self._give_back(error, checkpoint)
 
         await self._ledger.write(fill)

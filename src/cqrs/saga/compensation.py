@@ -31,7 +31,11 @@ def compensation_errors(error: BaseException) -> Sequence[Exception]:
     A :class:`~cqrs.exceptions.SagaCompensationError` for each step that could not be compensated, or what kept the
     saga from being rolled back at all, as a TimeoutError or an error of the storage.
     """
-    errors: Sequence[Exception] = getattr(error, _ATTRIBUTE, ())
+    # A cancellation that comes again while a saga is rolled back has the one that began it as its context.
+    told: BaseException | None = error
+    while told is not None and not hasattr(told, _ATTRIBUTE):
+        told = told.__context__
+    errors: Sequence[Exception] = getattr(told, _ATTRIBUTE, ())
     return errors
 
 
@@ -40,7 +44,7 @@ def attach_compensation_errors(error: BaseException, failures: Sequence[Exceptio
     # An exception of somebody else's may take no attributes; the failures are in the log as well.
     with contextlib.suppress(AttributeError):
         if failures:
-            setattr(error, _ATTRIBUTE, (*compensation_errors(error), *failures))
+            setattr(error, _ATTRIBUTE, (*getattr(error, _ATTRIBUTE, ()), *failures))
             notes = [f"Rolling back: {failure}" for failure in failures]
             setattr(error, "__notes__", [*getattr(error, "__notes__", ()), *notes])  # noqa: B010  # add_note() is of 3.11
 

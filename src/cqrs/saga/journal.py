@@ -8,6 +8,7 @@ import math
 import os
 import secrets
 import socket
+import time
 import uuid
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timezone
@@ -63,7 +64,7 @@ class Journal(abc.ABC):
 
     @abc.abstractmethod
     async def load(self) -> tuple[SagaRecord, list[SagaLogEntry]]:
-        """Take the saga over; give what is stored of it.
+        """Take the saga over; give what is stored of it. One that has COMPLETED is not taken over.
 
         :raises SagaNotFoundError: there is none of this id.
         :raises SagaLockedError: somebody else is running it.
@@ -113,11 +114,11 @@ class LeasedJournal(Journal):
         self._duration = duration if lease is None else lease.duration
         self._lease = lease
         self._owner = new_owner() if lease is None else lease.owner
-        self._renewed_at = -math.inf
+        self._renewed_at = (-math.inf, -math.inf)
 
     async def begin(self, name: str, context: dict[str, Any], deadline: datetime | None, first: Checkpoint) -> None:
         """See :meth:`Journal.begin`."""
-        now = anyio.current_time()
+        now = _now()
         async with self._storage.create_run() as run:
             lease = await run.start_saga(
                 self.saga_id, name, context, owner=self._owner, lease_duration=self._duration, deadline=deadline
@@ -129,8 +130,11 @@ class LeasedJournal(Journal):
     async def load(self) -> tuple[SagaRecord, list[SagaLogEntry]]:
         """See :meth:`Journal.load`."""
         if self._lease is None:
+            record = await self._storage.load_saga(self.saga_id)
+            if record.status is SagaStatus.COMPLETED:
+                return record, []
             self._lease = await self._storage.acquire_lease(self.saga_id, self._owner, self._duration)
-        self._renewed_at = anyio.current_time()
+        self._renewed_at = _now()
         return await self._storage.load_saga(self.saga_id), await self._storage.get_step_history(self.saga_id)
 
     async def find(self) -> bool:
@@ -146,7 +150,7 @@ class LeasedJournal(Journal):
 
     async def write(self, checkpoint: Checkpoint) -> None:
         """See :meth:`Journal.write`."""
-        now = anyio.current_time()
+        now = _now()
         async with self._storage.create_run(self._lease) as run:
             await _put(run, self.saga_id, checkpoint)
             await self._let_go(run, checkpoint)
@@ -163,8 +167,8 @@ class LeasedJournal(Journal):
         """See :meth:`Journal.keep`."""
         if self._lease is None:
             raise SagaLeaseLostError(self.saga_id, self._owner)
-        now = anyio.current_time()
-        if now - self._renewed_at >= self._duration / 3:
+        now = _now()
+        if max(now[0] - self._renewed_at[0], now[1] - self._renewed_at[1]) >= self._duration / 3:
             await self._storage.renew_lease(self._lease)
             self._renewed_at = now
 
@@ -246,6 +250,11 @@ class UnleasedJournal(Journal):
             return self._storage.create_run()
         except NotImplementedError:
             return None
+
+
+# The clock of the event loop stands still while the machine is suspended, the other one may be set back.
+def _now() -> tuple[float, float]:
+    return anyio.current_time(), time.time()
 
 
 def journal_for(

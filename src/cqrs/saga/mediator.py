@@ -167,8 +167,8 @@ class SagaMediator:
         Raises, beside that, what ``recover_saga`` does.
         """
         name = saga_name or await stored_name(self.storage, saga_id)
-        saga_type, context_type = self._dispatcher.named(name)
+        saga_type, build = self._dispatcher.named(name)
         async with self._dispatcher.recovery(saga_type, saga_id, turn or RecoveryTurn()) as transaction:
-            await transaction.resume(context_type)
+            await transaction.resume(build)
             while (acted := await transaction.advance()) is not None:
                 await transaction.hold(functools.partial(self._event_processor.emit_events, acted.events))

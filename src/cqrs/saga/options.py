@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from datetime import datetime, timezone
 
-from cqrs.exceptions import InvalidOptionError
+from cqrs._options import seconds
 from cqrs.retry import RetryPolicy, exponential
 
 COMPENSATION_TIMEOUT = 30.0
@@ -37,7 +37,5 @@ class SagaOptions:
     clock: Callable[[], datetime] = utc_now
 
     def __post_init__(self) -> None:
-        for option in ("compensation_timeout", "lease_duration"):
-            value = getattr(self, option)
-            if not isinstance(value, (int, float)) or not value > 0:
-                raise InvalidOptionError(option, value, "a number of seconds greater than zero")
+        seconds("compensation_timeout", self.compensation_timeout)
+        seconds("lease_duration", self.lease_duration)

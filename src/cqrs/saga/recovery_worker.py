@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NoReturn, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
 
-from cqrs._options import at_least_one
+from cqrs._concurrency import SingleErrorTaskGroup, run_protected
+from cqrs._options import at_least_one, seconds
 from cqrs.exceptions import (
-    InvalidOptionError,
     SagaConcurrencyError,
     SagaDeadlineExceededError,
     SagaParkedError,
@@ -24,7 +27,10 @@ from cqrs.saga.options import LEASE_DURATION
 from cqrs.saga.storage.models import SagaLease
 from cqrs.saga.storage.protocol import ILeasedSagaStorage
 
+_T = TypeVar("_T")
 _logger = logging.getLogger("cqrs")
+_GIVE_BACK_TIMEOUT = 5.0
+_ANY_NUMBER = 2**31 - 1
 
 
 class SagaRecoveryWorker:
@@ -64,17 +70,14 @@ class SagaRecoveryWorker:
         max_backoff: float = 300.0,
         lease_duration: float = LEASE_DURATION,
     ) -> None:
-        for option, value in (("poll_interval", poll_interval), ("lease_duration", lease_duration)):
-            if not value > 0:
-                raise InvalidOptionError(option, value, "a number of seconds greater than zero")
         self._mediator = mediator
         self._names = mediator.saga_names
-        self._poll_interval = poll_interval
+        self._poll_interval = seconds("poll_interval", poll_interval)
         self._slots = at_least_one("max_concurrent_sagas", max_concurrent_sagas)
         self._max_attempts = at_least_one("max_recovery_attempts", max_recovery_attempts)
-        self._backoff = backoff
-        self._max_backoff = max_backoff
-        self._lease_duration = lease_duration
+        self._backoff = seconds("backoff", backoff, may_be_zero=True)
+        self._max_backoff = seconds("max_backoff", max_backoff, may_be_zero=True)
+        self._lease_duration = seconds("lease_duration", lease_duration)
         self._owner = new_owner()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -83,15 +86,40 @@ class SagaRecoveryWorker:
         Cancelled, it leaves the sagas that it works on as they are, to other workers; a rollback that has begun
         goes on for at most its ``compensation_timeout``.
         """
+        storage = self._mediator.storage
         task_status.started()
+        if isinstance(storage, ILeasedSagaStorage):
+            await self._run_leased(storage)
         while True:
+            await self._try(self.recover_once)
+            await anyio.sleep(self._poll_interval)
+
+    async def _run_leased(self, storage: ILeasedSagaStorage) -> NoReturn:
+        slots = anyio.Semaphore(self._slots)
+
+        async def recover(lease: SagaLease) -> None:
             try:
-                recovered = await self.recover_once()
-            except Exception:
-                _logger.exception("Sagas to recover could not be claimed")
-                recovered = 0
-            if recovered < self._slots:
-                await anyio.sleep(self._poll_interval)
+                await self._recover_leased(storage, lease)
+            finally:
+                slots.release()
+
+        async with SingleErrorTaskGroup("a recovery worker failed") as tasks:
+            while True:
+                async with slots:
+                    free = slots.value + 1
+                leases = await self._try(functools.partial(self._claim, storage, free)) or ()
+                for lease in leases:
+                    slots.acquire_nowait()
+                    tasks.start_soon(recover, lease)
+                if len(leases) < free:
+                    await anyio.sleep(self._poll_interval)
+
+    async def _try(self, look: Callable[[], Awaitable[_T]]) -> _T | None:
+        try:
+            return await look()
+        except Exception:
+            _logger.exception("Sagas to recover could not be claimed")
+            return None
 
     async def recover_once(self) -> int:
         """Claim the sagas that are due, up to ``max_concurrent_sagas``, and recover them; give how many there were.
@@ -101,41 +129,49 @@ class SagaRecoveryWorker:
         storage = self._mediator.storage
         if not isinstance(storage, ILeasedSagaStorage):
             return await self._recover_unleased()
-        leases = await storage.claim_sagas(
-            self._owner,
-            self._lease_duration,
-            self._slots,
-            max_recovery_attempts=self._max_attempts,
-            saga_names=self._names,
-        )
-        async with anyio.create_task_group() as tasks:
+        leases = await self._claim(storage, self._slots)
+        async with SingleErrorTaskGroup("a recovery worker failed") as tasks:
             for lease in leases:
                 tasks.start_soon(self._recover_leased, storage, lease)
         return len(leases)
 
+    # However often recovery has failed: whoever was to park the saga may have died before.
+    async def _claim(self, storage: ILeasedSagaStorage, limit: int) -> Sequence[SagaLease]:
+        return await storage.claim_sagas(
+            self._owner, self._lease_duration, limit, max_recovery_attempts=_ANY_NUMBER, saga_names=self._names
+        )
+
     async def _recover_leased(self, storage: ILeasedSagaStorage, lease: SagaLease) -> None:
         try:
             record = await storage.load_saga(lease.saga_id)
-        except Exception:
+        except BaseException as error:
+            await self._give_back(storage, lease)
+            if not isinstance(error, Exception):
+                raise
             _logger.exception("Saga %s could not be loaded", lease.saga_id)
             return
         failed = record.recovery_attempts
         if failed >= self._max_attempts:
-            await self._give_up(storage, lease, f"{failed} runs of it have ended without a word")
+            await self._give_back(storage, lease, f"recovery failed {failed} times, or ended without a word")
             return
         gives_up = f"recovery failed {failed + 1} times" if failed + 1 >= self._max_attempts else None
-        turn = RecoveryTurn(lease, min(self._backoff * 2**failed, self._max_backoff), gives_up)
-        await self._recover(lease.saga_id, record.name, turn)
+        # A larger power of two would be no float.
+        backoff = min(self._backoff * 2.0 ** min(failed, 64), self._max_backoff)
+        await self._recover(lease.saga_id, record.name, RecoveryTurn(lease, backoff, gives_up))
 
-    async def _give_up(self, storage: ILeasedSagaStorage, lease: SagaLease, reason: str) -> None:
-        try:
+    async def _give_back(self, storage: ILeasedSagaStorage, lease: SagaLease, parks: str | None = None) -> None:
+        async def write() -> None:
             async with storage.create_run(lease) as run:
-                await run.park_saga(reason)
+                await (run.release_lease() if parks is None else run.park_saga(parks))
                 await run.commit()
+
+        try:
+            await run_protected(write, _GIVE_BACK_TIMEOUT)
         except Exception:
-            _logger.exception("Saga %s could not be parked", lease.saga_id)
+            _logger.exception("Saga %s could not be given back", lease.saga_id)
         else:
-            _logger.error("Saga %s is parked: %s", lease.saga_id, reason)
+            if parks is not None:
+                _logger.error("Saga %s is parked: %s", lease.saga_id, parks)
 
     async def _recover_unleased(self) -> int:
         recovered = 0

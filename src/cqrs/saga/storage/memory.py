@@ -156,7 +156,8 @@ class MemorySagaStorage(ILeasedSagaStorage):
         due = (saga for saga in sagas if saga.available_at is None or saga.available_at <= now)
         claimed = _longest_unchanged(limit, due)
         for saga in claimed:
-            saga.recovery_attempts += saga.locked_by is not None
+            # The first lease is that of the run that began the saga: its end is no recovery's failure.
+            saga.recovery_attempts += saga.locked_by is not None and saga.lease_version > 1
         return [saga.lease_to(owner, duration, now) for saga in claimed]
 
     async def renew_lease(self, lease: SagaLease) -> None:

@@ -57,7 +57,7 @@ class SagaRecord:
     :param locked_by: who holds, or last held, a lease. None: it was released.
     :param locked_until: when that lease ends.
     :param lease_version: the fencing token of the last lease.
-    :param recovery_attempts: how many recoveries have failed, and how many runs have ended without a word.
+    :param recovery_attempts: how many recoveries have failed, or ended without a word.
     :param available_at: recovery leaves it alone until then.
     :param parked_reason: why it waits for somebody to look at it; None: it does not.
     """

@@ -233,8 +233,8 @@ class ILeasedSagaStorage(ISagaStorage):
 
         Those in status PENDING, RUNNING, COMPENSATING or COMPENSATION_FAILED, not parked, due, and with fewer
         failed recoveries than ``max_recovery_attempts``; those first that have waited longest. Two claims at
-        once never get the same saga. A saga whose last lease ended without having been given back has
-        taken its runner down with it, for all that is known: that counts as a failed recovery.
+        once never get the same saga. A saga whose last lease, other than its first, ended without having been
+        given back has taken its runner down with it, for all that is known: that counts as a failed recovery.
 
         :param duration: seconds.
         :param limit: how many at most.
