@@ -39,6 +39,7 @@ def event_processor_for(
     failure_policy: EventFailurePolicy,
     on_error: EventErrorHook | None,
 ) -> EventProcessor:
+    """The processor of a mediator's events. An emitter that was left out is made for the events that are bound."""
     if event_emitter is None and event_map is not None:
         event_emitter = EventEmitter(event_map, container)
     return EventProcessor(
@@ -54,6 +55,7 @@ def event_processor_for(
 def check_fallbacks(
     strategy: ScopeStrategy, container: Container[Any], request_map: RequestMap, event_map: EventMap | None
 ) -> None:
+    """:raises ConfigurationError: a primary and its fallback would share a scope."""
     if strategy is not ScopeStrategy.SEND or not is_scoped(container):
         return
     of_events = [] if event_map is None else list(event_map.values())

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime
 
+from cqrs._clock import utc_now
 from cqrs._options import seconds
 from cqrs.retry import RetryPolicy, exponential
 
 COMPENSATION_TIMEOUT = 30.0
 LEASE_DURATION = 30.0
-
-
-def utc_now() -> datetime:
-    """The time, timezone-aware."""
-    return datetime.now(timezone.utc)
 
 
 @dataclasses.dataclass(frozen=True)

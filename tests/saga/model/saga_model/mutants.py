@@ -18,7 +18,7 @@ from cqrs.saga._run import SagaRun
 from cqrs.saga._step_run import StepCaller
 from cqrs.saga.compensation import Compensator
 from cqrs.saga.journal import LeasedJournal
-from cqrs.saga.storage import memory
+from cqrs.saga.storage import _memory_tables
 from cqrs.saga.storage.enums import SagaStatus
 from saga_model.scenarios import A, B, C, D, refusing
 from saga_model.shapes import Both, Either, NoReturn, Scenario, Step
@@ -186,12 +186,12 @@ def keeps_its_lease(patch: pytest.MonkeyPatch) -> None:
 
 @_mutant(_DONE)
 def takes_what_is_leased(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(memory._Saga, "is_leased", lambda self, now: False)
+    patch.setattr(_memory_tables.StoredSaga, "is_leased", lambda self, now: False)
 
 
 @_mutant(_REFUSED)
 def does_not_fence(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(memory._Table, "find_leased", lambda self, lease: self.find(lease.saga_id))
+    patch.setattr(_memory_tables.SagaTable, "find_leased", lambda self, lease: self.find(lease.saga_id))
 
 
 @_mutant(_EITHER)
