@@ -50,8 +50,8 @@ class SagaDispatcher:
         lease_duration: float = LEASE_DURATION,
     ) -> None:
         retry = exponential(compensation_retry_count, compensation_retry_delay, compensation_retry_backoff)
-        self.storage = MemorySagaStorage() if storage is None else storage
-        self.options = SagaOptions(retry, compensation_timeout, lease_duration)
+        self.storage: ISagaStorage = MemorySagaStorage() if storage is None else storage
+        self.options: SagaOptions = SagaOptions(retry, compensation_timeout, lease_duration)
         self._saga_map = saga_map
         self._container = container
         self._middlewares = middleware_chain

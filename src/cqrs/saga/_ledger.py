@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -36,11 +37,11 @@ class Ledger:
         background: Callable[[], TaskGroup | None] | None = None,
     ) -> None:
         self.journal = journal
-        self.saga_id = journal.saga_id
+        self.saga_id: uuid.UUID = journal.saga_id
         self.progress = progress
         self._context = context
         self._background = background
-        self.has_failed = False
+        self.has_failed: bool = False
         self._lock: anyio.Lock | None = None
 
     @property

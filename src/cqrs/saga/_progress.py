@@ -59,12 +59,12 @@ class StepProgress:
     __slots__ = ("error", "handler", "is_being_undone", "is_doubtful", "logged", "plan", "state")
 
     def __init__(self, plan: StepPlan) -> None:
-        self.plan = plan
-        self.state = StepState.IDLE
+        self.plan: StepPlan = plan
+        self.state: StepState = StepState.IDLE
         self.logged: SagaStepStatus | None = None
         self.error: Exception | None = None
-        self.is_doubtful = False
-        self.is_being_undone = False
+        self.is_doubtful: bool = False
+        self.is_being_undone: bool = False
         self.handler: AnySagaStep | None = None
 
     @property

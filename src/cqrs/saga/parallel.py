@@ -36,7 +36,7 @@ class Parallel(Generic[SteppedT]):
             if not isinstance(step, Fallback):
                 check_is_step(step, "Parallel()")
         self.steps: Sequence[ParallelMember[SteppedT]] = steps
-        self.limit = None if limit is None else at_least_one("limit", limit)
+        self.limit: int | None = None if limit is None else at_least_one("limit", limit)
 
     def __repr__(self) -> str:
         return f"Parallel({', '.join(getattr(step, '__name__', repr(step)) for step in self.steps)})"
