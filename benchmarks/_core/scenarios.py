@@ -117,15 +117,10 @@ def _consume(mediator: Any) -> Call:
 
 
 async def sagas(clock: Clock) -> Values:
-    values = {
+    return {
         lines.SAGA_DI: await clock.seconds(_run_saga(mediators.sagas()), None),
         lines.SAGA_NEW: await clock.seconds(_run_saga(mediators.sagas(NewInstances())), None),
     }
-    mediator = mediators.sagas()
-    if hasattr(mediator, "__aenter__"):
-        async with mediator:
-            values[lines.SAGA_ENTERED] = await clock.seconds(_run_saga(mediator), None)
-    return values
 
 
 def _run_saga(mediator: Any) -> Call:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import math
 import sys
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
+
+from cqrs.exceptions import StrayCancellationError
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -76,19 +79,62 @@ async def run_protected(work: Callable[[], Awaitable[_T]], seconds: float) -> _T
     :raises Exception: what the work raised.
     """
     outcome: list[_T] = []
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
 
     async def child() -> None:
         try:
             with anyio.fail_after(seconds, shield=True):
-                outcome.append(await work())
-        except Exception as failure:  # noqa: BLE001  # raised by the task that waits
+                outcome.append(await nobodys_cancellation_fails(work))
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as failure:  # noqa: BLE001  # raised by the task that waits
             failures.append(failure)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(child)
     raise_failures(failures, "protected work failed")
     return outcome[0]
+
+
+async def nobodys_cancellation_fails(work: Callable[[], Awaitable[_T]]) -> _T:
+    """Await ``work()`` in a task of its own: a cancellation that no cancel scope asked for is a failure.
+
+    On asyncio, whoever awaits a future that somebody else has cancelled raises CancelledError. Out of a child task a
+    task group takes that for a cancellation of its own, and ends as if all were well.
+
+    :raises StrayCancellationError: the work raised such a cancellation.
+    """
+    try:
+        return await work()
+    except anyio.get_cancelled_exc_class() as cancellation:
+        if anyio.current_effective_deadline() == -math.inf:
+            raise
+        raise StrayCancellationError from cancellation
+
+
+def is_being_cancelled(error: BaseException) -> bool:
+    """Whether the task that runs is to be cancelled, by a scope or natively, now that it has raised ``error``."""
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    # Looked up, not imported: where asyncio has not been loaded nobody can have cancelled a task of it.
+    asyncio: Any = sys.modules.get("asyncio")
+    if asyncio is None:
+        return False
+    try:
+        task: Any = asyncio.current_task()
+    except RuntimeError:
+        return False  # there is no such task on trio
+    if hasattr(task, "cancelling"):
+        return bool(task.cancelling())
+    return _follows_from(error, asyncio.CancelledError)  # Python 3.10 does not count
+
+
+def _follows_from(error: BaseException | None, kind: type[BaseException]) -> bool:
+    while error is not None:
+        if isinstance(error, kind):
+            return True
+        error = error.__context__
+    return False
 
 
 _NEVER = object()

@@ -34,6 +34,7 @@ The tree::
     ├── DecompressionError                     (ValueError)
     ├── SubscriberBufferFullError              (BufferError)
     ├── HandlerTimeoutError                    (TimeoutError)
+    ├── StrayCancellationError                 (RuntimeError)
     ├── ScopeCleanupTimeoutError               (TimeoutError)
     └── StreamError                            (RuntimeError)
         ├── StreamUsageError
@@ -265,17 +266,18 @@ class SagaLeaseLostError(_AboutSaga, SagaConcurrencyError):
 class SagaRolledBackError(_AboutSaga, RuntimeError):
     """A saga was asked to go on that is being rolled back, or has been: it cannot go forward any more.
 
-    ``status`` is the status it was found in.
+    ``status`` is the status it was found in, ``current_status`` the one it has now.
     """
 
     def __init__(self, saga_id: uuid.UUID, status: str) -> None:
         super().__init__(saga_id, status)
         self.status = status
+        self.current_status = status
 
     def __str__(self) -> str:
         return (
-            f"Saga {self.saga_id} was recovered in {self.status} state, from where it only goes backward. "
-            f"Start a new one."
+            f"Saga {self.saga_id} was recovered in {self.status} state, could only go backward from there, and is "
+            f"{self.current_status} now. Start a new one."
         )
 
 
@@ -408,6 +410,16 @@ class HandlerTimeoutError(CQRSError, TimeoutError):
             f"The handler of {name_of(self.message_type)} did not end within {self.seconds:g} s and was cancelled. "
             f"Grant it more: TimeoutMiddleware(..., overrides={{{self.message_type.__name__}: seconds}})."
         )
+
+
+class StrayCancellationError(CQRSError, RuntimeError):
+    """Code in a task was cancelled, and nobody had cancelled the task. The cancellation is the cause.
+
+    It awaited something, a future for example, that somebody else has cancelled.
+    """
+
+    def __str__(self) -> str:
+        return "Something was awaited that somebody else had cancelled: a future, a task or a pool that is closing."
 
 
 class SerializationError(CQRSError, TypeError):

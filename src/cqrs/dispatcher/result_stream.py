@@ -16,7 +16,7 @@ from anyio import CancelScope, ClosedResourceError, EndOfStream, WouldBlock, cre
 from anyio.abc import ObjectSendStream, TaskGroup
 from typing_extensions import Self, TypeVar
 
-from cqrs._concurrency import SingleErrorTaskGroup, raise_failures
+from cqrs._concurrency import SingleErrorTaskGroup, nobodys_cancellation_fails, raise_failures
 from cqrs.container.scope import CLEANUP_TIMEOUT
 from cqrs.exceptions import InvalidOptionError, StreamUsageError, name_of
 
@@ -76,10 +76,6 @@ class StreamHome:
         tasks.start_soon(self._end_strays)
         tasks.cancel_scope.cancel()
         return await self._group.__aexit__(exc_type, exc, traceback)
-
-    def task_group(self) -> TaskGroup | None:
-        """The task group, while it is open and the caller is in its thread."""
-        return self._tasks if threading.get_ident() == self._thread else None
 
     def _cut_off_held(self) -> None:
         held, self._held = self._held, {}
@@ -293,7 +289,7 @@ class _Pipe:
         """Run the handler; its failure waits for the consumer."""
         try:
             with self._scope, self._send:
-                await self._source.push(self._send)
+                await nobodys_cancellation_fails(lambda: self._source.push(self._send))
         except StopAsyncIteration as end:
             # It would end the consumer's loop as if all were well (https://peps.python.org/pep-0479/).
             self._failure = RuntimeError("a handler raised StopAsyncIteration")

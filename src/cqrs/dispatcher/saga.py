@@ -9,8 +9,6 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from anyio.abc import TaskGroup
-
 from cqrs.container.protocol import Resolver
 from cqrs.dispatcher.models import SagaDispatchResult
 from cqrs.exceptions import ConfigurationError, SagaDoesNotExist, name_of
@@ -75,7 +73,6 @@ class SagaDispatcher:
         saga_id: uuid.UUID | None = None,
         *,
         deadline: float | timedelta | None = None,
-        background: Callable[[], TaskGroup | None] | None = None,
     ) -> SagaTransaction[ContextT]:
         """A run of the saga that is bound to ``context``.
 
@@ -84,7 +81,7 @@ class SagaDispatcher:
         saga_type = self._saga_map.get(type(context))
         if saga_type is None:
             raise SagaDoesNotExist(type(context))
-        return self._transaction(saga_type, context, saga_id, deadline=deadline, background=background)
+        return self._transaction(saga_type, context, saga_id, deadline=deadline)
 
     def recovery(self, saga_type: type[Saga[Any]], saga_id: uuid.UUID, turn: RecoveryTurn) -> SagaTransaction[Any]:
         """A run that goes on with a saga that is in storage."""

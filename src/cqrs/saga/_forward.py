@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from cqrs._concurrency import SingleErrorTaskGroup, run_protected
+from cqrs._concurrency import SingleErrorTaskGroup, is_being_cancelled, nobodys_cancellation_fails, run_protected
 from cqrs._fallback import WIRING_ERRORS, run_with_fallback
 from cqrs.exceptions import SagaDeadlineExceededError, SagaStepTimeoutError
 from cqrs.retry import call_again
@@ -140,7 +140,7 @@ class Forward:
             SingleErrorTaskGroup(f"several steps of saga {self._ledger.saga_id} failed") as tasks,
         ):
             for branch in branches:
-                tasks.start_soon(do, branch)
+                tasks.start_soon(nobodys_cancellation_fails, functools.partial(do, branch))
         return acted
 
     async def _log_done(self, stage: Stage, branch: Branch) -> None:
@@ -183,7 +183,8 @@ class Forward:
         if primary.may_have_acted:
             if primary.error is not None and failed.on_unknown in (OnUnknown.PARK, OnUnknown.RETRY):
                 raise primary.error
-            await run_protected(lambda: self._undo(primary), self._options.compensation_timeout)
+            undo = functools.partial(self._undo, primary)
+            await run_protected(lambda: self._ledger.hold(undo), self._options.compensation_timeout)
             trial.take_back()
 
         def fill(checkpoint: Checkpoint) -> None:
@@ -197,7 +198,7 @@ class Forward:
         await self._ledger.write(step.settle)
         failure = await self._compensator.undo(step)
         if failure is not None and step.error is not None:
-            attach_compensation_errors(step.error, (failure,))
+            attach_compensation_errors(step.error, self._ledger.saga_id, (failure,))
             raise step.error
         if failure is not None:
             raise failure
@@ -231,16 +232,17 @@ class Forward:
         )
 
     async def _attempt(self, step: StepProgress, context: SagaContext) -> Acted:
+        # What a step raises while it is being cancelled says nothing of whether it has acted.
         step.attempt()
         try:
             acted = await self._act(step, context)
         except StopAsyncIteration as end:
             # It would end the loop over the results as if all were well (https://peps.python.org/pep-0479/).
             error = RuntimeError(f"Step {step.plan.name} raised StopAsyncIteration")
-            step.fail(error, _is_cancelled())
+            step.fail(error, is_being_cancelled(end))
             raise error from end
         except Exception as error:
-            step.fail(error, isinstance(error, UNKNOWN_OUTCOME) or _is_cancelled())
+            step.fail(error, isinstance(error, UNKNOWN_OUTCOME) or is_being_cancelled(error))
             raise
         step.succeed()
         return acted
@@ -253,7 +255,7 @@ class Forward:
             try:
                 return await self._caller.act(step, context)
             except Exception as error:
-                step.fail(error, _is_cancelled())
+                step.fail(error, is_being_cancelled(error))
                 raise
         raise SagaStepTimeoutError(self._ledger.saga_id, step.plan.name, seconds)
 
@@ -283,8 +285,3 @@ def _is_worth_it(step: StepProgress, error: BaseException) -> bool:
     if policy is None or not policy.covers(error) or isinstance(error, WIRING_ERRORS):
         return False
     return not step.is_doubtful or step.plan.on_unknown is OnUnknown.RETRY
-
-
-def _is_cancelled() -> bool:
-    # What a step raises while it is being cancelled says nothing of whether it has acted.
-    return anyio.current_effective_deadline() == -math.inf

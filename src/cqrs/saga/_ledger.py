@@ -9,10 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup
 
-from cqrs._concurrency import SingleErrorTaskGroup, drive
-from cqrs.container.scope import CLEANUP_TIMEOUT
+from cqrs._concurrency import SingleErrorTaskGroup, drive, nobodys_cancellation_fails
 from cqrs.exceptions import SagaConcurrencyError, SerializationError
 from cqrs.saga._progress import Progress, StepProgress
 from cqrs.saga.journal import Checkpoint, Journal
@@ -26,7 +24,6 @@ class Ledger:
     """The context and the progress of one run, and its journal. ``has_failed`` says that the storage has.
 
     :param context: shared with the caller and with the steps, which write into it. None: it comes from the storage.
-    :param background: gives a task group that outlives the run, in which leases can be renewed.
     """
 
     def __init__(
@@ -34,13 +31,11 @@ class Ledger:
         journal: Journal,
         progress: Progress,
         context: SagaContext | None,
-        background: Callable[[], TaskGroup | None] | None = None,
     ) -> None:
         self.journal = journal
         self.saga_id: uuid.UUID = journal.saga_id
         self.progress = progress
         self._context = context
-        self._background = background
         self.has_failed: bool = False
         self._lock: anyio.Lock | None = None
 
@@ -128,9 +123,6 @@ class Ledger:
         interval = self.journal.renewal_interval
         if interval is None:
             return await work()
-        background = None if self._background is None else self._background()
-        if background is not None:
-            return await self._hold_in(background, work, interval)
         result: list[_T] = []
         beats = False
 
@@ -142,33 +134,12 @@ class Ledger:
             nonlocal beats
             if not beats:
                 beats = True
-                tasks.start_soon(self._renew, interval)
+                tasks.start_soon(nobodys_cancellation_fails, lambda: self._renew(interval))
 
         async with SingleErrorTaskGroup(f"saga {self.saga_id} failed in several ways") as tasks:
             await drive(run(), on_suspend=beat)
             if beats:
                 tasks.cancel_scope.cancel()
-        return result[0]
-
-    # A task group for each step would cost more than most of what else is done for it.
-    async def _hold_in(self, tasks: TaskGroup, work: Callable[[], Awaitable[_T]], interval: float) -> _T:
-        result: list[_T] = []
-        renewal: _Renewal | None = None
-
-        async def run() -> None:
-            result.append(await work())
-
-        def beat() -> None:
-            nonlocal renewal
-            if renewal is None:
-                renewal = _Renewal(lambda: self._renew(interval))
-                tasks.start_soon(renewal.run)
-
-        try:
-            await drive(run(), on_suspend=beat)
-        finally:
-            if renewal is not None:
-                await renewal.stop()
         return result[0]
 
     async def _renew(self, interval: float) -> None:
@@ -180,28 +151,4 @@ class Ledger:
                 raise
             except Exception:
                 _logger.warning("The lease on saga %s could not be renewed", self.saga_id, exc_info=True)
-
-
-class _Renewal:
-    """Renews a lease in a task group of somebody else's."""
-
-    def __init__(self, renew: Callable[[], Awaitable[None]]) -> None:
-        self._renew = renew
-        self._scope = anyio.CancelScope()
-        self._ended = anyio.Event()
-
-    async def run(self) -> None:
-        """Renew until stopped. A lease that is lost shows at the next write."""
-        try:
-            with self._scope:
-                await self._renew()
-        except SagaConcurrencyError as lost:
-            _logger.warning("%s", lost)
-        finally:
-            self._ended.set()
-
-    async def stop(self) -> None:
-        """End it, and wait until it has."""
-        self._scope.cancel()
-        with anyio.move_on_after(CLEANUP_TIMEOUT, shield=True):
-            await self._ended.wait()
+                self.journal.check_is_held()

@@ -52,11 +52,12 @@ class StepProgress:
 
     :param logged: what the log says last of its act.
     :param is_doubtful: whether an earlier attempt of it may have acted, whatever a later one says.
+    :param was_interrupted: whether what it raised last came of its being cut off.
     :param is_being_undone: whether its compensation has begun, or is done.
     :param handler: the instance that acted.
     """
 
-    __slots__ = ("error", "handler", "is_being_undone", "is_doubtful", "logged", "plan", "state")
+    __slots__ = ("error", "handler", "is_being_undone", "is_doubtful", "logged", "plan", "state", "was_interrupted")
 
     def __init__(self, plan: StepPlan) -> None:
         self.plan: StepPlan = plan
@@ -65,6 +66,7 @@ class StepProgress:
         self.error: Exception | None = None
         self.is_doubtful: bool = False
         self.is_being_undone: bool = False
+        self.was_interrupted: bool = False
         self.handler: AnySagaStep | None = None
 
     @property
@@ -107,6 +109,7 @@ class StepProgress:
 
     def fail(self, error: Exception, is_doubtful: bool) -> None:
         """It raised. ``is_doubtful``: it may have acted all the same."""
+        self.was_interrupted = is_doubtful or (self.was_interrupted and self.error is error)
         self.error = error
         self.is_doubtful = self.is_doubtful or is_doubtful
         self.state = StepState.ACTING if self.is_doubtful else StepState.FAILED

@@ -11,12 +11,12 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup
 
 from cqrs._concurrency import run_protected
 from cqrs.exceptions import (
     SagaAlreadyExistsError,
     SagaDeadlineExceededError,
+    SagaDefinitionError,
     SagaLeaseLostError,
     SagaParkedError,
     SagaRolledBackError,
@@ -66,7 +66,6 @@ class SagaRun:
     :param context: None: it comes from the storage.
     :param deadline: seconds from the beginning in which a new saga must be done.
     :param recovery: this run is a recovery's.
-    :param background: gives a task group that outlives the run.
     """
 
     def __init__(
@@ -79,7 +78,6 @@ class SagaRun:
         options: SagaOptions,
         deadline: float | None,
         recovery: RecoveryTurn | None = None,
-        background: Callable[[], TaskGroup | None] | None = None,
     ) -> None:
         self._name = name
         self._recovery = recovery
@@ -87,7 +85,7 @@ class SagaRun:
         self._options = options
         self._deadline = deadline
         self._progress = Progress(stages)
-        self._ledger = Ledger(journal, self._progress, context, background)
+        self._ledger = Ledger(journal, self._progress, context)
         self._compensator = Compensator(stages, self._ledger, caller, options.compensation)
         self.forward = Forward(stages, self._ledger, caller, self._compensator, options)
         self._is_open = self._is_begun = self._is_arriving = self._has_ended = False
@@ -122,6 +120,7 @@ class SagaRun:
         """
         try:
             record, history = await self._journal.load()
+            self._check_name(record)
             self._ledger.load(build, record.context)
             self._read(record, history)
         except BaseException as error:
@@ -129,6 +128,10 @@ class SagaRun:
             raise
         self._is_open = self._is_begun = True
         await self._go_on(record)
+
+    def _check_name(self, record: SagaRecord) -> None:
+        if record.name and record.name != self._name:
+            raise SagaDefinitionError(record.saga_id, self._name, f"it was started as {record.name}")
 
     # What is known of the saga may be half of it, or nothing: nothing but the lease may be touched.
     async def _let_go(self, error: BaseException | None) -> None:
@@ -230,7 +233,8 @@ class SagaRun:
         """
         if self._has_ended or not self._is_open:
             return
-        if isinstance(error, SagaLeaseLostError):
+        # A step may run another saga, and meet its errors.
+        if isinstance(error, SagaLeaseLostError) and error.saga_id == self._ledger.saga_id:
             self._has_ended = True
             return
         # Nobody waits for a recovery: what has nothing to do with the saga does not roll it back.
@@ -263,7 +267,7 @@ class SagaRun:
             _logger.warning("%s", lost)
         except Exception as failure:  # noqa: BLE001  # the caller gets the error that it began with
             _logger.error("Saga %s could not be brought to its end (%r); recovery goes on with it", saga_id, failure)  # noqa: TRY400
-            attach_compensation_errors(error, (failure,))
+            attach_compensation_errors(error, saga_id, (failure,))
             with anyio.move_on_after(_RELEASE_TIMEOUT):
                 await self._release_quietly(error)
 
@@ -272,7 +276,10 @@ class SagaRun:
             await self.forward.arrive()
         elif verdict is Verdict.ROLL_BACK:
             give_back = functools.partial(self._give_back, error)
-            attach_compensation_errors(error, await self._compensator.roll_back(give_back))
+            failures = await self._compensator.roll_back(give_back)
+            attach_compensation_errors(error, self._ledger.saga_id, failures)
+            if isinstance(error, SagaRolledBackError):
+                error.current_status = str(SagaStatus.COMPENSATION_FAILED if failures else SagaStatus.FAILED)
         elif verdict is Verdict.PARK:
             status = SagaStatus.COMPENSATING if is_definite else None
             await self._ledger.write(functools.partial(self._park, status))

@@ -31,8 +31,8 @@ def verdict_on_failure(progress: Progress, error: BaseException, resumes: bool =
         return Verdict.PARK
     if resumes or progress.is_behind_pivot or _any(progress.unknown_pivot, OnUnknown.RETRY):
         return Verdict.STAY
-    is_interruption = not isinstance(error, Exception) or isinstance(error, UNKNOWN_OUTCOME)
-    if is_interruption and unknown and all(step.plan.on_unknown is OnUnknown.RETRY for step in unknown):
+    may_go_on = _is_interruption(unknown, error) and unknown
+    if may_go_on and all(step.plan.on_unknown is OnUnknown.RETRY for step in unknown):
         return Verdict.STAY
     return Verdict.ROLL_BACK
 
@@ -58,13 +58,20 @@ def is_definite(progress: Progress, error: BaseException) -> bool:
     """Whether a saga that failed with ``error`` can only be rolled back, whatever is still unknown of it."""
     if progress.is_behind_pivot or progress.unknown_pivot:
         return False
-    return isinstance(error, Exception) and not isinstance(error, UNKNOWN_OUTCOME)
+    return not _is_interruption(progress.unknown, error)
 
 
 def parked_because(progress: Progress) -> str:
     """Why a saga is parked."""
     names = [step.plan.name for step in progress.unknown if step.plan.on_unknown is OnUnknown.PARK]
     return f"nobody knows whether {', '.join(names)} has acted"
+
+
+def _is_interruption(unknown: list[StepProgress], error: BaseException) -> bool:
+    # What a step raises while it is cut off, as its clean-up may, says nothing of the saga.
+    if not isinstance(error, Exception) or isinstance(error, UNKNOWN_OUTCOME):
+        return True
+    return any(step.was_interrupted and step.error is error for step in unknown)
 
 
 def _any(steps: list[StepProgress], on_unknown: OnUnknown) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 
-from cqrs._concurrency import SingleErrorTaskGroup
+from cqrs._concurrency import SingleErrorTaskGroup, nobodys_cancellation_fails
 from cqrs.exceptions import SagaCompensationError, SagaConcurrencyError
 from cqrs.retry import RetryPolicy, call_again
 from cqrs.saga._ledger import Ledger
@@ -33,18 +34,23 @@ def compensation_errors(error: BaseException) -> Sequence[Exception]:
     """
     # A cancellation that comes again while a saga is rolled back has the one that began it as its context.
     told: BaseException | None = error
-    while told is not None and not hasattr(told, _ATTRIBUTE):
+    while told is not None and not isinstance(told, Exception) and not hasattr(told, _ATTRIBUTE):
         told = told.__context__
-    errors: Sequence[Exception] = getattr(told, _ATTRIBUTE, ())
+    errors: Sequence[Exception]
+    _, errors = getattr(told, _ATTRIBUTE, (None, ()))
     return errors
 
 
-def attach_compensation_errors(error: BaseException, failures: Sequence[Exception]) -> None:
-    """Have ``error`` tell of ``failures``, in its notes too."""
+def attach_compensation_errors(error: BaseException, saga_id: uuid.UUID, failures: Sequence[Exception]) -> None:
+    """Have ``error`` tell of ``failures``, in its notes too; no longer of those of another saga."""
     # An exception of somebody else's may take no attributes; the failures are in the log as well.
     with contextlib.suppress(AttributeError):
+        told_of, earlier = getattr(error, _ATTRIBUTE, (None, ()))
+        if told_of != saga_id:
+            earlier = ()
+        if failures or told_of is not None:
+            setattr(error, _ATTRIBUTE, (saga_id, (*earlier, *failures)))
         if failures:
-            setattr(error, _ATTRIBUTE, (*getattr(error, _ATTRIBUTE, ()), *failures))
             notes = [f"Rolling back: {failure}" for failure in failures]
             setattr(error, "__notes__", [*getattr(error, "__notes__", ()), *notes])  # noqa: B010  # add_note() is of 3.11
 
@@ -76,7 +82,7 @@ class Compensator:
         errors: list[SagaCompensationError] = []
         for stage in reversed(self._stages):
             errors += await self._undo_stage(stage)
-        await self._write(functools.partial(_end, give_back) if errors else _end_failed)
+        await self._write(functools.partial(_give_up, give_back) if errors else _finish)
         return errors
 
     def _begin(self, checkpoint: Checkpoint) -> None:
@@ -101,7 +107,7 @@ class Compensator:
             return errors
         async with self._ledger.shared(), SingleErrorTaskGroup("several compensations failed") as tasks:
             for step in steps:
-                tasks.start_soon(undo, step)
+                tasks.start_soon(nobodys_cancellation_fails, functools.partial(undo, step))
         return errors
 
     async def undo(self, step: StepProgress) -> SagaCompensationError | None:
@@ -109,9 +115,7 @@ class Compensator:
         name = step.plan.name
         await self._write(lambda checkpoint: checkpoint.log(name, "compensate", SagaStepStatus.STARTED))
         try:
-            await self._repeat(
-                f"The compensation of {name}", lambda: self._caller.compensate(step, self._ledger.context)
-            )
+            await self._repeat(f"The compensation of {name}", functools.partial(self._compensate, step))
         except Exception as error:
             _logger.exception("Step %s of saga %s could not be compensated", name, self._ledger.saga_id)
             await self._write(functools.partial(self._log, step, SagaStepStatus.FAILED, error))
@@ -121,6 +125,9 @@ class Compensator:
         step.undo()
         await self._write(functools.partial(self._log, step, SagaStepStatus.COMPLETED, None))
         return None
+
+    async def _compensate(self, step: StepProgress) -> None:
+        await nobodys_cancellation_fails(lambda: self._caller.compensate(step, self._ledger.context))
 
     def _log(self, step: StepProgress, status: SagaStepStatus, error: Exception | None, checkpoint: Checkpoint) -> None:
         checkpoint.log(step.plan.name, "compensate", status, error)
@@ -140,14 +147,15 @@ class Compensator:
         await call_again(work, failure, self._policy, what, self._is_worth_it)
 
     def _is_worth_it(self, error: BaseException) -> bool:
-        return self._policy.covers(error) and not isinstance(error, SagaConcurrencyError)
+        is_ours = getattr(error, "saga_id", None) == self._ledger.saga_id
+        return self._policy.covers(error) and not (is_ours and isinstance(error, SagaConcurrencyError))
 
 
-def _end(give_back: Callable[[Checkpoint], None], checkpoint: Checkpoint) -> None:
+def _give_up(give_back: Callable[[Checkpoint], None], checkpoint: Checkpoint) -> None:
     checkpoint.status = SagaStatus.COMPENSATION_FAILED
     give_back(checkpoint)
 
 
-def _end_failed(checkpoint: Checkpoint) -> None:
+def _finish(checkpoint: Checkpoint) -> None:
     checkpoint.status = SagaStatus.FAILED
     checkpoint.releases = True

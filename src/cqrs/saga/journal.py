@@ -88,6 +88,10 @@ class Journal(abc.ABC):
         :raises SagaLeaseLostError: somebody else has taken it over.
         """
 
+    def check_is_held(self) -> None:
+        """:raises SagaLeaseLostError: the lease has ended, as far as one can tell from here."""
+        return
+
     @property
     def is_held(self) -> bool:
         """Whether there is a lease to give back."""
@@ -115,6 +119,7 @@ class LeasedJournal(Journal):
         self._lease = lease
         self._owner = new_owner() if lease is None else lease.owner
         self._renewed_at = (-math.inf, -math.inf)
+        self._gives_back = False
 
     async def begin(self, name: str, context: dict[str, Any], deadline: datetime | None, first: Checkpoint) -> None:
         """See :meth:`Journal.begin`."""
@@ -151,6 +156,7 @@ class LeasedJournal(Journal):
     async def write(self, checkpoint: Checkpoint) -> None:
         """See :meth:`Journal.write`."""
         now = _now()
+        self._gives_back = checkpoint.releases or checkpoint.parks is not None
         async with self._storage.create_run(self._lease) as run:
             await _put(run, self.saga_id, checkpoint)
             await self._let_go(run, checkpoint)
@@ -168,9 +174,17 @@ class LeasedJournal(Journal):
         if self._lease is None:
             raise SagaLeaseLostError(self.saga_id, self._owner)
         now = _now()
-        if max(now[0] - self._renewed_at[0], now[1] - self._renewed_at[1]) >= self._duration / 3:
+        if not self._gives_back and self._age(now) >= self._duration / 3:
             await self._storage.renew_lease(self._lease)
             self._renewed_at = now
+
+    def check_is_held(self) -> None:
+        """See :meth:`Journal.check_is_held`."""
+        if self._age(_now()) >= self._duration:
+            raise SagaLeaseLostError(self.saga_id, self._owner)
+
+    def _age(self, now: tuple[float, float]) -> float:
+        return max(now[0] - self._renewed_at[0], now[1] - self._renewed_at[1])
 
     @property
     def is_held(self) -> bool:

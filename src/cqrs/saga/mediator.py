@@ -148,10 +148,7 @@ class SagaMediator:
         publish = self._event_processor.emit_events
         if is_overridden(self._dispatcher, SagaDispatcher, "dispatch"):
             return DispatchedSagaSource(self._dispatcher, context, saga_id, publish)
-        transaction = self._dispatcher.transaction(
-            context, saga_id, deadline=deadline, background=self._home.task_group
-        )
-        return TransactionSource(transaction, publish)
+        return TransactionSource(self._dispatcher.transaction(context, saga_id, deadline=deadline), publish)
 
     async def recover(
         self, saga_id: uuid.UUID, *, saga_name: str | None = None, turn: RecoveryTurn | None = None

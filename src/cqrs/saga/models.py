@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeAlias, cast
 
 import pydantic
 import pydantic_core
+from pydantic.alias_generators import to_snake
 from typing_extensions import Self, TypeVar
 
 from cqrs._message_forms import (
@@ -76,7 +77,15 @@ def load_context(builder: ContextBuilder[ContextT], stored: dict[str, Any]) -> C
         return context_type(**stored)
     if _has_own_form(context_type):
         return context_type.from_dict(stored)
-    return dataclass_from_json(context_type, stored)
+    return dataclass_from_json(context_type, _by_field_name(context_type, stored))
+
+
+def _by_field_name(context_type: type[SagaContext], stored: dict[str, Any]) -> dict[str, Any]:
+    # python-cqrs stores the fields of a context in camelCase.
+    names = {field.name for field in dataclasses.fields(context_type)}
+    if stored.keys() <= names:
+        return stored
+    return {name if name in names else to_snake(name): value for name, value in stored.items()}
 
 
 def adopt(context: SagaContext, other: SagaContext, unlike: SagaContext | None = None) -> None:
@@ -86,8 +95,12 @@ def adopt(context: SagaContext, other: SagaContext, unlike: SagaContext | None =
     """
     for field in dataclasses.fields(context):
         value = getattr(other, field.name)
-        if unlike is None or getattr(unlike, field.name) != value:
+        if unlike is None or _differ(getattr(unlike, field.name), value):
             object.__setattr__(context, field.name, value)
+
+
+def _differ(one: object, other: object) -> bool:
+    return type(one) is not type(other) or one != other
 
 
 # Kept in the class's own namespace: it is chosen once a class and dies with it.

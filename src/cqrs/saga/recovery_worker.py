@@ -12,13 +12,14 @@ from typing import NoReturn, TypeVar
 import anyio
 from anyio.abc import TaskStatus
 
-from cqrs._concurrency import SingleErrorTaskGroup, run_protected
+from cqrs._concurrency import SingleErrorTaskGroup, nobodys_cancellation_fails, run_protected
 from cqrs._options import at_least_one, seconds
 from cqrs.exceptions import (
     SagaConcurrencyError,
     SagaDeadlineExceededError,
     SagaParkedError,
     SagaRolledBackError,
+    StrayCancellationError,
 )
 from cqrs.saga._run import RecoveryTurn
 from cqrs.saga.journal import new_owner
@@ -30,6 +31,7 @@ from cqrs.saga.storage.protocol import ILeasedSagaStorage
 _T = TypeVar("_T")
 _logger = logging.getLogger("cqrs")
 _GIVE_BACK_TIMEOUT = 5.0
+_OUTCOMES = (SagaRolledBackError, SagaDeadlineExceededError, SagaParkedError, SagaConcurrencyError)
 _ANY_NUMBER = 2**31 - 1
 
 
@@ -90,6 +92,10 @@ class SagaRecoveryWorker:
         task_status.started()
         if isinstance(storage, ILeasedSagaStorage):
             await self._run_leased(storage)
+        else:
+            await self._run_unleased()
+
+    async def _run_unleased(self) -> NoReturn:
         while True:
             await self._try(self.recover_once)
             await anyio.sleep(self._poll_interval)
@@ -110,7 +116,7 @@ class SagaRecoveryWorker:
                 leases = await self._try(functools.partial(self._claim, storage, free)) or ()
                 for lease in leases:
                     slots.acquire_nowait()
-                    tasks.start_soon(recover, lease)
+                    tasks.start_soon(nobodys_cancellation_fails, functools.partial(recover, lease))
                 if len(leases) < free:
                     await anyio.sleep(self._poll_interval)
 
@@ -132,7 +138,7 @@ class SagaRecoveryWorker:
         leases = await self._claim(storage, self._slots)
         async with SingleErrorTaskGroup("a recovery worker failed") as tasks:
             for lease in leases:
-                tasks.start_soon(self._recover_leased, storage, lease)
+                tasks.start_soon(nobodys_cancellation_fails, functools.partial(self._recover_leased, storage, lease))
         return len(leases)
 
     # However often recovery has failed: whoever was to park the saga may have died before.
@@ -179,16 +185,24 @@ class SagaRecoveryWorker:
             for saga_id in await self._mediator.storage.get_sagas_for_recovery(
                 self._slots, self._max_attempts, math.ceil(self._lease_duration), name
             ):
-                await self._recover(saga_id, name, RecoveryTurn())
+                # In a task of its own, where its cancellations can be told from those of others.
+                async with SingleErrorTaskGroup("a recovery worker failed") as tasks:
+                    tasks.start_soon(self._recover, saga_id, name, RecoveryTurn())
                 recovered += 1
         return recovered
 
     async def _recover(self, saga_id: uuid.UUID, name: str | None, turn: RecoveryTurn) -> None:
+        recover = functools.partial(self._mediator.recover, saga_id, saga_name=name, turn=turn)
         try:
-            await self._mediator.recover(saga_id, saga_name=name, turn=turn)
-        except (SagaRolledBackError, SagaDeadlineExceededError, SagaParkedError, SagaConcurrencyError) as outcome:
-            _logger.info("%s", outcome)
-        except Exception:
+            await nobodys_cancellation_fails(recover)
+        except StrayCancellationError:
             _logger.exception("Recovering saga %s ended with an error", saga_id)
+            # For the saga it was a cancellation of the worker, which costs nothing.
+            await self._try(lambda: self._mediator.storage.increment_recovery_attempts(saga_id))
+        except Exception as outcome:
+            if isinstance(outcome, _OUTCOMES) and getattr(outcome, "saga_id", None) == saga_id:
+                _logger.info("%s", outcome)
+            else:
+                _logger.exception("Recovering saga %s ended with an error", saga_id)
         else:
             _logger.info("Saga %s has been recovered", saga_id)

@@ -10,7 +10,6 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Protocol
 
-from anyio.abc import TaskGroup
 from typing_extensions import Self
 
 from cqrs.container.protocol import Resolver
@@ -70,8 +69,6 @@ class SagaTransaction(AsyncIterator[SagaStepResult[ContextT, Any]], Generic[Cont
     :param deadline: seconds, or a timedelta, in which it must be done; None: what the saga says.
     :param options: in place of what precedes, from ``compensation_retry_count`` on, ``deadline`` aside.
     :param recovery: how a recovery that fails gives the saga back.
-    :param background: gives a task group that outlives the run, in which its lease can be renewed while a step
-        acts. None: a task group for each step.
 
     Iterating raises, beside what steps raise: SagaLockedError where somebody else is running the saga,
     SagaRolledBackError, SagaParkedError and SagaDefinitionError where it cannot go on, SagaLeaseLostError where
@@ -95,7 +92,6 @@ class SagaTransaction(AsyncIterator[SagaStepResult[ContextT, Any]], Generic[Cont
         deadline: float | timedelta | None = None,
         options: SagaOptions | None = None,
         recovery: RecoveryTurn | None = None,
-        background: Callable[[], TaskGroup | None] | None = None,
     ) -> None:
         if options is None:
             retry = exponential(compensation_retry_count, compensation_retry_delay, compensation_retry_backoff)
@@ -113,7 +109,6 @@ class SagaTransaction(AsyncIterator[SagaStepResult[ContextT, Any]], Generic[Cont
             options,
             seconds_of(saga.deadline if deadline is None else deadline, "deadline"),
             recovery,
-            background,
         )
 
     @property
