@@ -313,6 +313,7 @@ class MemorySagaRun:
 
 @functools.lru_cache(maxsize=64)
 def seconds(number: float) -> timedelta:
+    """So many seconds. A lease's duration is asked for at each commit."""
     # Each commit needs one, and they hardly differ.
     return timedelta(seconds=number)
 
@@ -322,6 +323,7 @@ def _changed_meanwhile(saga_id: uuid.UUID) -> SagaConcurrencyError:
 
 
 def longest_unchanged(limit: int, sagas: Iterable[StoredSaga]) -> list[StoredSaga]:
+    """Those of ``sagas``, ``limit`` at most, that were changed the longest time ago."""
     return heapq.nsmallest(limit, sagas, key=lambda saga: (saga.updated_at, saga.nth_change))
 
 
