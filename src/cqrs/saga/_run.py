@@ -140,10 +140,7 @@ class SagaRun:
             return
         checkpoint = Checkpoint()
         self._give_back(error, checkpoint)
-        try:
-            await run_protected(lambda: self._journal.write(checkpoint), _RELEASE_TIMEOUT)
-        except Exception as failure:  # noqa: BLE001  # the lease ends by itself
-            _logger.warning("Saga %s could not be given back: %r", self._ledger.saga_id, failure)
+        await self._quietly(lambda: run_protected(lambda: self._journal.write(checkpoint), _RELEASE_TIMEOUT))
 
     def _read(self, record: SagaRecord, history: list[SagaLogEntry]) -> None:
         self.forward.deadline = record.deadline
@@ -247,10 +244,7 @@ class SagaRun:
         if self._has_ended or not self._is_begun:
             return
         self._has_ended = True
-        try:
-            await run_protected(lambda: self._release(None), _RELEASE_TIMEOUT)
-        except Exception as failure:  # noqa: BLE001  # the lease ends by itself
-            _logger.warning("Saga %s could not be given back: %r", self._ledger.saga_id, failure)
+        await self._quietly(lambda: run_protected(lambda: self._release(None), _RELEASE_TIMEOUT))
 
     async def _end(self, verdict: Verdict, error: BaseException, is_definite: bool = False) -> None:
         self._has_ended = True
@@ -269,7 +263,7 @@ class SagaRun:
             _logger.error("Saga %s could not be brought to its end (%r); recovery goes on with it", saga_id, failure)  # noqa: TRY400
             attach_compensation_errors(error, saga_id, (failure,))
             with anyio.move_on_after(_RELEASE_TIMEOUT):
-                await self._release_quietly(error)
+                await self._quietly(lambda: self._release(error))
 
     async def _carry_out(self, verdict: Verdict, error: BaseException, is_definite: bool) -> None:
         if self._is_arriving:
@@ -284,15 +278,11 @@ class SagaRun:
             status = SagaStatus.COMPENSATING if is_definite else None
             await self._ledger.write(functools.partial(self._park, status))
         else:
-            await self._ledger.write(functools.partial(self._keep, error))
+            await self._release(error)
 
     def _park(self, status: SagaStatus | None, checkpoint: Checkpoint) -> None:
         self._ledger.keep_what_can_be(checkpoint, self._progress)
         checkpoint.status, checkpoint.parks = status, parked_because(self._progress)
-
-    def _keep(self, error: BaseException, checkpoint: Checkpoint) -> None:
-        self._ledger.keep_what_can_be(checkpoint, self._progress)
-        self._give_back(error, checkpoint)
 
     async def _release(self, error: BaseException | None) -> None:
         def fill(checkpoint: Checkpoint) -> None:
@@ -301,9 +291,9 @@ class SagaRun:
 
         await self._ledger.write(fill)
 
-    async def _release_quietly(self, error: BaseException) -> None:
+    async def _quietly(self, give_back: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._release(error)
+            await give_back()
         except Exception as failure:  # noqa: BLE001  # the lease ends by itself
             _logger.warning("Saga %s could not be given back: %r", self._ledger.saga_id, failure)
 
